@@ -1,0 +1,58 @@
+# make demo   install what the demo needs, compile the demo network, classify real digits
+# make test   the whole test suite
+# make lint   ruff and mypy
+# make venv   a development environment in .venv
+# Any Python from 3.11 on will do: make test PYTHON=/path/to/python3.12
+
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+PIP     = $(PY) -m pip --disable-pip-version-check install --quiet
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+            $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+            && echo $$p && break; done)
+PYTEST_ARGS ?= -q -n auto
+
+.PHONY: demo test lint venv emulators clean
+
+demo: $(VENV)/.demo
+	$(PY) demo/demo.py
+
+test: $(VENV)/.dev emulators
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+venv: $(VENV)/.dev
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "Onefold needs Python 3.11 or newer: make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps make a second run start at once; they expire when the requirements change.
+$(VENV)/.demo: pyproject.toml | $(PY)
+	$(PIP) -e '.[check,images]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(PY)
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+# Tests for other machines run in QEMU where it is installed and say that they skip where it is not.
+# A CI machine that lets us install packages gets it.
+emulators:
+ifeq ($(CI),true)
+	@if command -v qemu-aarch64 >/dev/null && command -v qemu-system-arm >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends qemu-user qemu-system-arm >/dev/null; \
+	else echo "QEMU is missing and cannot be installed here: the emulator tests will be skipped"; fi
+else
+	@command -v qemu-aarch64 >/dev/null && command -v qemu-system-arm >/dev/null \
+	  || echo "QEMU is missing (apt-get install qemu-user qemu-system-arm): its tests will be skipped"
+endif
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
