@@ -1,0 +1,1 @@
+"""Schemas as plain tables, written by the generators in `tools/`; not edited by hand."""

@@ -1,0 +1,1 @@
+"""TensorFlow Lite: `reader` turns a file into plain records, the importer those into a graph."""
