@@ -1,0 +1,1 @@
+"""Kernel families, one file each; found by being here."""

@@ -1,0 +1,104 @@
+"""The contract of kernel families: hand-written C headers that compute one operator fast.
+
+A family looks at a node and takes it or says why not. What it takes it renders as the body of a C
+function: the call of its header with the shape as constants, and the epilogue, which is whatever
+elementwise work the planner found behind the node, printed for the index at hand.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from onefold.ir.dims import Dim
+from onefold.ir.graph import Array, Node, Value
+from onefold.ir.scalar import Scalar
+
+if TYPE_CHECKING:
+    from onefold.target import Target
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a kernel's text is made with.
+
+    pointers: C names of `Choice.reads`, then of `Choice.packed`; store(index, acc) gives the C
+    statements that finish one element: index as sizes (symbols that the text declares as ix), acc
+    as C text of the accumulator, of type `Choice.node`'s compute type; dim: C text of a size.
+    `out` is the pointer that store writes through, with the output's memory layout.
+    """
+
+    pointers: tuple[str, ...]
+    out: str
+    store: Callable[[Sequence[Dim], str], list[str]]
+    dim: Callable[[Dim], str]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One kernel chosen for one node.
+
+    reads: values that must lie in memory; packed: constants in the kernel's own order, made at
+    compile time; takes_epilogue: whether the elementwise expression can follow in the kernel.
+    """
+
+    name: str
+    node: Node
+    reads: tuple[Value, ...]
+    packed: tuple[Array, ...]
+    render: Callable[[Rendering], str]
+    takes_epilogue: Callable[[Scalar], bool]
+    includes: tuple[str, ...] = ()
+    scratch: int = 0
+    cost: float = 0.0  # estimated cycles
+
+
+class Family:
+    """Base of families; subclasses in `onefold.codegen.families` are found by being there."""
+
+    name: str = ""
+    ops: tuple[str, ...] = ()
+
+    def match(self, node: Node, target: Target) -> Choice | str:
+        """A choice, or the reason why this family does not take the node."""
+        raise NotImplementedError
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """All families, in order of name."""
+    try:
+        package = importlib.import_module("onefold.codegen.families")
+    except ModuleNotFoundError:
+        return ()
+    for m in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{m.name}")
+    return tuple(sorted((c() for c in Family.__subclasses__()), key=lambda f: f.name))
+
+
+class KernelChoice:
+    """Which kernel each node gets: the cheapest of those that take it. Remembers the refusals."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.refusals: dict[int, list[tuple[str, str]]] = {}
+        self._chosen: dict[int, Choice | None] = {}
+
+    def find(self, node: Node) -> Choice | None:
+        if id(node) not in self._chosen:
+            found: list[Choice] = []
+            said: list[tuple[str, str]] = []
+            for f in families():
+                if node.op.name in f.ops:
+                    c = f.match(node, self.target)
+                    if isinstance(c, str):
+                        said.append((f.name, c))
+                    else:
+                        found.append(c)
+            self.refusals[id(node)] = said
+            self._chosen[id(node)] = min(found, key=lambda c: c.cost) if found else None
+        return self._chosen[id(node)]

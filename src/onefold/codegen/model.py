@@ -1,0 +1,247 @@
+"""From a program to C sources: readable, every symbol with the model's prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onefold.codegen.text import c_comment, c_name, dim_text
+from onefold.ir import dims
+from onefold.ir.dims import Sym
+from onefold.plan.program import AnyStep, Buffer, IfStep, Kernel, LoopStep, Program, Step
+
+UNIT_KERNELS = 24  # kernels in one compile unit, so that units compile in parallel
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Generated files by name; labels[k] tells what the step with error number k is."""
+
+    prefix: str
+    files: dict[str, str]
+    units: tuple[str, ...]  # those of the files that are compiled
+    labels: tuple[str, ...]
+
+
+class Names:
+    """A C function for every distinct kernel."""
+
+    def __init__(self, prefix: str, steps: Sequence[Step]) -> None:
+        self.prefix = prefix
+        self.names: dict[Kernel, str] = {}
+        for s in steps:
+            if s.kernel not in self.names:
+                self.names[s.kernel] = f"{prefix}_{c_name(s.op).lower()}_{len(self.names)}"
+
+
+def emit(program: Program, prefix: str) -> Sources:
+    """All sources of a program."""
+    steps = list(program.flat())
+    names = Names(prefix, steps)
+    kernels = list(names.names)
+    files: dict[str, str] = {}
+    units: list[str] = []
+    split = [kernels[i : i + UNIT_KERNELS] for i in range(0, len(kernels), UNIT_KERNELS)]
+    alone = len(split) <= 1
+    for k, part in enumerate([] if alone else split):
+        unit = f"{prefix}_kernels{k}.c"
+        files[unit] = _unit(part, names)
+        units.append(unit)
+    files[f"{prefix}.h"] = header(program, prefix)
+    main = _Main(program, prefix, names, kernels if alone else [])
+    files[f"{prefix}.c"] = main.text()
+    units.insert(0, f"{prefix}.c")
+    labels = tuple(f"{s.op} {s.origin}".strip() for s in steps)
+    return Sources(prefix, files, tuple(units), labels)
+
+
+def _signature(k: Kernel, name: str, linkage: str) -> str:
+    params = []
+    for p in k.params:
+        # A type written with a trailing space may share its memory with another parameter.
+        shared = p.ctype.endswith(" ")
+        qualifier = "" if shared else "restrict "
+        params.append(f"{'const ' if p.const else ''}{p.ctype.strip()} *{qualifier}{p.name}")
+    params += [f"ix {s}" for s in k.sizes] + [f"ix *o_{s}" for s in k.outs]
+    if k.stops:
+        params.append("int32_t *err")
+    return f"{linkage}void {name}({', '.join(params) or 'void'})"
+
+
+def _definition(k: Kernel, name: str, linkage: str) -> str:
+    body = "\n".join("  " + line if line else "" for line in k.body.split("\n"))
+    return f"{_signature(k, name, linkage)} {{\n{body}\n}}\n"
+
+
+def _includes(kernels: Sequence[Kernel]) -> str:
+    extra = sorted({i for k in kernels for i in k.includes})
+    return "".join(f'#include "{i}"\n' for i in ["of_program.h", *extra])
+
+
+def _unit(kernels: Sequence[Kernel], names: Names) -> str:
+    parts = [_includes(kernels)]
+    parts += [_definition(k, names.names[k], "OF_HIDDEN ") for k in kernels]
+    return "\n".join(parts)
+
+
+def header(program: Program, prefix: str) -> str:
+    """The interface of the model: sizes, inputs and outputs, and the one function."""
+    up = prefix.upper()
+    lines = [
+        f"// {c_comment(program.name)}",
+        "#pragma once",
+        "#include <stdint.h>",
+        "",
+        f"#define {up}_ARENA_BYTES {program.arena_bytes}",
+        f"#define {up}_ARENA_ALIGN 64",
+        f"#define {up}_WEIGHTS_BYTES {program.weights_bytes}",
+        f"#define {up}_STATE_BYTES {program.state_bytes}",
+        f"#define {up}_INPUTS {len(program.inputs)}",
+        f"#define {up}_OUTPUTS {len(program.outputs)}",
+        f"#define {up}_DIMS {len(program.dims) + len(program.found)}",
+    ]
+    for what, ports in (("INPUT", program.inputs), ("OUTPUT", program.outputs)):
+        for k, port in enumerate(ports):
+            lines.append(
+                f"#define {up}_{what}{k}_BYTES {port.buffer.bytes}"
+                f"  // {c_comment(port.name)}: {c_comment(repr(port.type))}"
+            )
+    for k, s in enumerate([*program.dims, *program.found]):
+        lines.append(f"// dims[{k}]: {s.name}, {s.lo} to {s.hi}")
+    lines += [
+        "",
+        "// Returns 0, or 16 * (1 + number of the step) + the reason why it stopped.",
+        f"int32_t {prefix}_run(void *arena, const void *weights, void *state,",
+        "                  const void *const *inputs, void *const *outputs, int64_t *dims);",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+class _Main:
+    """Text of the file with the run function."""
+
+    def __init__(
+        self, program: Program, prefix: str, names: Names, kernels: Sequence[Kernel]
+    ) -> None:
+        self.program, self.prefix, self.names, self.kernels = program, prefix, names, kernels
+        self.number = 0
+
+    def text(self) -> str:
+        p = self.program
+        out = [f"// {c_comment(p.name)}", _includes(self.kernels), f'#include "{self.prefix}.h"', ""]
+        for k, name in self.names.names.items():
+            if k in self.kernels:
+                out.append(_definition(k, name, "static "))
+            else:
+                out.append(_signature(k, name, "OF_HIDDEN ") + ";")
+        out.append(self._memory())
+        out.append(
+            f"OF_PUBLIC int32_t {self.prefix}_run(void *arena, const void *weights, void *state,\n"
+            "    const void *const *inputs, void *const *outputs, int64_t *dims) {\n"
+            "  uint8_t *const a = arena;\n  const uint8_t *const w = weights;\n"
+            "  uint8_t *const s = state;\n  int32_t err = 0;\n"
+            "  (void)a, (void)w, (void)s, (void)inputs, (void)outputs, (void)dims, (void)err;"
+        )
+        for k, d in enumerate(p.dims):
+            out.append(f"  const ix {d.name} = dims[{k}];")
+            out.append(
+                f"  if ({d.name} < {dim_text(d.lo)} || {d.name} > {dim_text(d.hi)}) "
+                f"return OF_BAD_SIZE;"
+            )
+        out += [f"  ix {d.name} = 0;" for d in p.found]
+        out += self.block(p.steps, "  ")
+        for k, d in enumerate(p.found):
+            out.append(f"  dims[{len(p.dims) + k}] = {d.name};")
+        out.append("  return 0;\n}\n")
+        return "\n".join(out)
+
+    def _memory(self) -> str:
+        lines = [f"// arena: {self.program.arena_bytes} bytes", "//   offset     bytes"]
+        for b in self.program.buffers:
+            if b.kind == "arena" and b.parent is None:
+                lines.append(
+                    f"// {b.offset:8d} {b.bytes:9d}  {c_comment(b.name, 60)} {c_comment(repr(b.type), 60)}"
+                )
+        return "\n".join(lines)
+
+    def pointer(self, b: Buffer, ctype: str, const: bool) -> str:
+        root, start = b.root, b.start
+        star = f"({'const ' if const else ''}{ctype.strip()} *)"
+        if root.kind == "input":
+            base = f"inputs[{root.index}]"
+            return f"{star}{base}" if not start else f"{star}((const char *){base} + {start})"
+        if root.kind == "output":
+            base = f"outputs[{root.index}]"
+            return f"{star}{base}" if not start else f"{star}((char *){base} + {start})"
+        where = {"arena": "a", "const": "w", "state": "s"}[root.kind]
+        return f"{star}({where} + {dim_text(root.offset + start)})"
+
+    def block(self, steps: Sequence[AnyStep], pad: str) -> list[str]:
+        out: list[str] = []
+        for s in steps:
+            if isinstance(s, Step):
+                out += [pad + line for line in self.call(s)]
+            elif isinstance(s, IfStep):
+                out += self._if(s, pad)
+            else:
+                out += self._loop(s, pad)
+        return out
+
+    def call(self, s: Step) -> list[str]:
+        args = [
+            self.pointer(b, p.ctype, p.const)
+            for b, p in zip(s.args, s.kernel.params, strict=True)
+        ]
+        args += [d.name for d in s.sizes] + [f"&{d.name}" for d in s.outs]
+        number = self.number
+        self.number += 1
+        shape = repr(s.writes[0].type) if s.writes else ""
+        comment = f"  // {c_comment(str(s.origin), 60)} -> {c_comment(shape, 50)}"
+        if s.kernel.stops:
+            args.append("&err")
+        lines = [f"{self.names.names[s.kernel]}({', '.join(args)});{comment}"]
+        if s.kernel.stops:
+            lines.append(f"if (err) return {16 * (number + 1)} + err;")
+        return lines
+
+    def _if(self, s: IfStep, pad: str) -> list[str]:
+        inner = pad + "  "
+        out = [f"{pad}if (*{self.pointer(s.cond, 'bool', True)}) {{  // {c_comment(str(s.origin))}"]
+        out += self.block(s.then, inner) + self._sizes(s.then_sizes, inner)
+        out.append(f"{pad}}} else {{")
+        out += self.block(s.otherwise, inner) + self._sizes(s.otherwise_sizes, inner)
+        return [*out, pad + "}"]
+
+    def _sizes(self, sizes: Sequence[tuple[Sym, dims.Dim]], pad: str) -> list[str]:
+        return [f"{pad}{s.name} = {dim_text(d)};" for s, d in sizes]
+
+    def _loop(self, s: LoopStep, pad: str) -> list[str]:
+        inner = pad + "  "
+        turn = f"turn{self.number}"
+        if isinstance(s.trips, Buffer):
+            limit = f"*{self.pointer(s.trips, 'int64_t', True)}"
+        else:
+            limit = "INT64_MAX" if s.trips is None else dim_text(s.trips)
+        out = [f"{pad}const int64_t {turn}_end = {limit};"]
+        guard = "" if s.cond is None else f" && *{self.pointer(s.cond, 'bool', True)}"
+        out.append(
+            f"{pad}for (int64_t {turn} = 0; {turn} < {turn}_end{guard}; {turn}++) {{"
+            f"  // {c_comment(str(s.origin))}"
+        )
+        if s.limit < 1 << 62:
+            out.append(f"{inner}if ({turn} >= {s.limit}) return OF_BAD_SIZE;")
+        if s.counter is not None:
+            out.append(f"{inner}*{self.pointer(s.counter, 'int64_t', False)} = {turn};")
+        if s.turns is not None:
+            out.append(f"{inner}{s.turns.name} = {turn};")
+        start = [f"{inner}ix next_{k.name};" for k, _, _ in s.sizes]
+        out += start + self.block(s.body, inner)
+        out += [f"{inner}next_{k.name} = {dim_text(d)};" for k, _, d in s.sizes]
+        out += [f"{inner}{k.name} = next_{k.name};" for k, _, _ in s.sizes]
+        if s.turns is not None:
+            out.append(f"{inner}{s.turns.name} = {turn} + 1;")
+        before = [f"{pad}{k.name} = {dim_text(d)};" for k, d, _ in s.sizes]
+        if s.turns is not None:
+            before.append(f"{pad}{s.turns.name} = 0;")
+        return [*before, *out, pad + "}"]

@@ -1,0 +1,179 @@
+"""Live ranges, work in place, and places in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onefold.codegen.loops import address
+from onefold.ir import dims
+from onefold.ir.scalar import Load, walk
+from onefold.plan.arena import Block, plan_arena
+from onefold.plan.arena import verify as verify_arena
+from onefold.plan.program import ALIGN, AnyStep, Buffer, IfStep, LoopStep, Program, Step
+from onefold.plan.render import Draft
+from onefold.plan.schedule import generic_index
+
+
+def align(n: int) -> int:
+    return -(-n // ALIGN) * ALIGN
+
+
+class Timeline:
+    """When each root buffer is first and last touched. A loop's body runs again, so what it
+    touches of the world outside lives through all of it."""
+
+    def __init__(self) -> None:
+        self.first: dict[int, int] = {}
+        self.last: dict[int, int] = {}
+        self.roots: dict[int, Buffer] = {}
+        self.now = 0
+        self.at: dict[int, int] = {}  # id(step) -> time
+
+    def touch(self, b: Buffer, time: int) -> None:
+        r = b.root
+        self.roots[id(r)] = r
+        self.first[id(r)] = min(self.first.get(id(r), time), time)
+        self.last[id(r)] = max(self.last.get(id(r), time), time)
+
+    def block(self, steps: Sequence[AnyStep]) -> None:
+        for s in steps:
+            if isinstance(s, Step):
+                self.at[id(s)] = self.now
+                for b in (*s.reads, *s.writes):
+                    self.touch(b, self.now)
+                self.now += 1
+            elif isinstance(s, IfStep):
+                self.touch(s.cond, self.now)
+                self.now += 1
+                start = self.now
+                before = set(self.first)
+                self.block(s.then)
+                middle = self.now
+                self.block(s.otherwise)
+                self._join(before, start, middle)
+            else:
+                self._loop(s)
+
+    def _join(self, before: set[int], start: int, middle: int) -> None:
+        """What both branches write lives from the first of them to the second."""
+
+    def _loop(self, s: LoopStep) -> None:
+        outside = set(self.first)
+        start = self.now
+        for b in (s.cond, s.counter, s.trips if isinstance(s.trips, Buffer) else None):
+            if b is not None:
+                self.touch(b, start)
+        self.now += 1
+        self.block(s.body)
+        end = self.now
+        self.now += 1
+        touched = {i for i in self.first if self.last[i] >= start}
+        for b in (s.cond, s.counter):
+            if b is not None:
+                self.touch(b, end)
+        for i in touched & outside:
+            self.last[i] = max(self.last[i], end)
+
+
+def timeline(steps: Sequence[AnyStep]) -> Timeline:
+    t = Timeline()
+    t.block(steps)
+    return t
+
+
+def work_in_place(program: Program, drafts: dict[int, Draft]) -> None:
+    """Let a step write over an input that nobody reads after it, where each element is read
+    only to compute the element that takes its place."""
+    times = timeline(program.steps)
+    inside = _loop_members(program.steps)
+    for s in program.flat():
+        if len(s.writes) < 1 or id(s) in inside:
+            continue
+        draft = drafts[id(s)]
+        out = s.writes[0]
+        if out.parent is not None or out.kind != "arena":
+            continue
+        now = times.at[id(s)]
+        if times.first[id(out)] != now:
+            continue
+        for b in _overwritable(s, draft):
+            r = b.root
+            fits = b.parent is None and r.kind == "arena" and r.bytes >= out.bytes
+            if fits and times.last[id(r)] == now and times.first[id(r)] < now:
+                out.parent, out.offset = r, 0
+                times.last[id(r)] = times.last[id(out)]
+                break
+
+
+def _loop_members(steps: Sequence[AnyStep]) -> set[int]:
+    out: set[int] = set()
+    for s in steps:
+        if isinstance(s, LoopStep):
+            out |= _all_ids(s.body)
+        elif isinstance(s, IfStep):
+            out |= _all_ids(s.then) | _all_ids(s.otherwise)
+    return out
+
+
+def _all_ids(steps: Sequence[AnyStep]) -> set[int]:
+    from onefold.plan.program import flat
+
+    return {id(s) for s in flat(steps)}
+
+
+def _overwritable(s: Step, draft: Draft) -> list[Buffer]:
+    if draft.code is not None:
+        assert draft.node is not None
+        present = [i for i, v in enumerate(draft.node.inputs) if v is not None]
+        return [
+            draft.ins[present.index(i)] for o, i in draft.code.inplace if o == 0 and i in present
+        ]
+    if draft.expr is None or draft.start is not None:
+        return []
+    whole = set() if draft.choice is None else {id(v) for v in draft.choice.reads}
+    _, index = generic_index(draft.expr.shape)
+    value = draft.expr(*index)
+    draft.expr._cache.clear()
+    target = address(draft.out.tensor, index)
+    bad: set[int] = set(whole)
+    for n in walk(value):
+        if isinstance(n, Load):
+            same = address(n.value.tensor, n.index) == target
+            if not same or n.value.dtype.bytes != draft.out.dtype.bytes:
+                bad.add(id(n.value))
+    good = [b for v, b in zip(draft.reads, draft.ins, strict=True) if id(v) not in bad]
+    blocked = {id(b.root) for v, b in zip(draft.reads, draft.ins, strict=True) if id(v) in bad}
+    return [b for b in good if id(b.root) not in blocked]
+
+
+def place(program: Program) -> None:
+    """Offsets for everything: the arena by live ranges, constants and states one after another."""
+    times = timeline(program.steps)
+    roots = [b for b in program.buffers if b.kind == "arena" and b.parent is None and b.bytes]
+    roots = [b for b in roots if id(b) in times.first]
+    blocks = [
+        Block(k, b.bytes, times.first[id(b)], times.last[id(b)], ALIGN)
+        for k, b in enumerate(roots)
+    ]
+    plan = plan_arena(blocks)
+    verify_arena(blocks, plan)
+    for k, b in enumerate(roots):
+        b.offset = plan.offsets[k]
+    program.arena_bytes = plan.size
+    program.arena_lower_bound = plan.lower_bound
+    program.arena_algorithm = plan.algorithm
+    program.weights_bytes = _line_up(program, "const")
+    program.state_bytes = _line_up(program, "state")
+
+
+def _line_up(program: Program, kind: str) -> int:
+    used = {id(b.root) for s in program.flat() for b in (*s.reads, *s.writes)}
+    at = 0
+    for b in program.buffers:
+        if b.kind == kind and b.parent is None and (kind == "state" or id(b) in used):
+            b.offset = at
+            at = align(at + b.bytes)
+    return at
+
+
+__all__ = ["align", "dims", "place", "timeline", "work_in_place"]

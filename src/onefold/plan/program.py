@@ -1,0 +1,183 @@
+"""A program: everything decided, nothing rendered.
+
+Steps call kernels on buffers; a buffer lies in the arena, among the constants or the states, or
+belongs to the caller. The same object feeds C, the reports, and the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Union
+
+from onefold.ir import dims
+from onefold.ir.dims import Dim, Sym
+from onefold.ir.graph import Array, Graph, Origin, Value
+from onefold.ir.types import TensorType
+
+ALIGN = 64
+Kind = Literal["arena", "const", "input", "output", "state"]
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """Memory for one or more values. bytes is the largest size; offset is set by the planner.
+
+    A buffer with a parent lies inside it, `offset` bytes from its start.
+    """
+
+    name: str
+    kind: Kind
+    type: TensorType
+    bytes: int
+    parent: Buffer | None = None
+    offset: int = 0
+    index: int = 0  # which input, output or state
+    data: Array | None = None
+    space: str = ""
+
+    @property
+    def root(self) -> Buffer:
+        return self if self.parent is None else self.parent.root
+
+    @property
+    def start(self) -> int:
+        """Bytes from the start of the root buffer."""
+        return 0 if self.parent is None else self.parent.start + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A C parameter of a kernel: a pointer to elements, or a size."""
+
+    name: str
+    ctype: str
+    const: bool = True
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A C function: equal text is one function, however many steps call it.
+
+    pointers and sizes are its parameters in order; outs are sizes that it finds out itself.
+    """
+
+    params: tuple[Param, ...]
+    sizes: tuple[str, ...]
+    outs: tuple[str, ...]
+    body: str
+    includes: tuple[str, ...] = ()
+    stops: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One call. reads and writes are what the memory planner needs to know."""
+
+    kernel: Kernel
+    args: tuple[Buffer, ...]
+    sizes: tuple[Sym, ...]
+    outs: tuple[Sym, ...]
+    reads: tuple[Buffer, ...]
+    writes: tuple[Buffer, ...]
+    origin: Origin
+    op: str
+    macs: int = 0
+    algorithm: str = "loops"
+
+
+@dataclass(eq=False, slots=True)
+class IfStep:
+    """then or otherwise, by the boolean in cond."""
+
+    cond: Buffer
+    then: list[AnyStep]
+    otherwise: list[AnyStep]
+    origin: Origin
+    then_sizes: tuple[tuple[Sym, Dim], ...] = ()
+    otherwise_sizes: tuple[tuple[Sym, Dim], ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class LoopStep:
+    """A counted and guarded loop.
+
+    trips: buffer with the largest count (i64) or None; cond: buffer that must hold true before
+    each turn, or None; counter: buffer that receives the turn's number; before runs once.
+    sizes carries symbols from turn to turn: (symbol, its value before, its value after a turn).
+    """
+
+    trips: Buffer | Dim | None
+    cond: Buffer | None
+    counter: Buffer | None
+    body: list[AnyStep]
+    turns: Sym | None
+    origin: Origin
+    sizes: tuple[tuple[Sym, Dim, Dim], ...] = ()
+    limit: int = 1 << 62
+
+
+AnyStep = Union[Step, IfStep, LoopStep]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the program: name in the model, type, and its buffer."""
+
+    name: str
+    type: TensorType
+    buffer: Buffer
+
+
+@dataclass(eq=False)
+class Program:
+    """See the module. dims: the symbols that the caller gives, in the order of the ABI, then
+    `found`, those that the program finds out and gives back."""
+
+    name: str
+    graph: Graph
+    inputs: list[Port]
+    outputs: list[Port]
+    states: list[tuple[str, Buffer, Array | None]]
+    steps: list[AnyStep]
+    dims: list[Sym]
+    found: list[Sym]
+    buffers: list[Buffer] = field(default_factory=list)
+    arena_bytes: int = 0
+    arena_lower_bound: int = 0
+    arena_algorithm: str = ""
+    weights_bytes: int = 0
+    state_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def flat(self) -> Iterator[Step]:
+        """Every call, in the order of the text."""
+        yield from flat(self.steps)
+
+    @property
+    def macs(self) -> int:
+        return sum(s.macs for s in self.flat())
+
+
+def flat(steps: Sequence[AnyStep]) -> Iterator[Step]:
+    for s in steps:
+        if isinstance(s, Step):
+            yield s
+        elif isinstance(s, IfStep):
+            yield from flat(s.then)
+            yield from flat(s.otherwise)
+        else:
+            yield from flat(s.body)
+
+
+def byte_size(t: TensorType) -> int:
+    """Largest number of bytes that a tensor of this type takes.
+
+    Raises OverflowError where the size has no bound.
+    """
+    from onefold.codegen.loops import stored_size
+
+    n = dims.upper(stored_size(t))
+    if n >= dims.INF:
+        raise OverflowError(f"{t} has no upper bound")
+    return n * t.dtype.bytes

@@ -1,0 +1,166 @@
+"""Drafts of steps, and how they become kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from onefold.codegen.family import Choice, Rendering
+from onefold.codegen.loops import address, canonical, nest
+from onefold.codegen.text import Scope, Writer, dim_text, to_storage
+from onefold.ir import dims
+from onefold.ir.dims import Dim, Sym
+from onefold.ir.graph import Node, Value
+from onefold.ir.scalar import TensorExpr
+from onefold.ops.base import Code, Lowering
+from onefold.plan.program import Buffer, Kernel, Param, Step
+
+
+@dataclass
+class Draft:
+    """What a step will be made of."""
+
+    out: Value
+    expr: TensorExpr | None
+    start: Sequence[Dim] | None
+    reads: list[Value]
+    choice: Choice | None = None
+    code: Code | None = None
+    lowering: Lowering | None = None
+    node: Node | None = None
+    ins: list[Buffer] = field(default_factory=list)
+    outs: list[Buffer] = field(default_factory=list)
+    packed: list[Buffer] = field(default_factory=list)
+    scratch: Buffer | None = None
+
+
+class Pointers:
+    """C parameters for buffers: one pointer for each place in memory, so that a step which works
+    in place names that memory once and every pointer may be `restrict`."""
+
+    def __init__(self, writes: Sequence[Buffer]) -> None:
+        self.written = {self._where(b) for b in writes}
+        self.names: dict[tuple[int, int], str] = {}
+        self.args: list[Buffer] = []
+        self.params: list[Param] = []
+
+    @staticmethod
+    def _where(b: Buffer) -> tuple[int, int]:
+        return id(b.root), b.start
+
+    def name(self, b: Buffer, ctype: str, hint: str) -> str:
+        where = self._where(b)
+        if where not in self.names:
+            name = f"{hint}{sum(p.name.startswith(hint) for p in self.params)}"
+            self.names[where] = name
+            self.args.append(b)
+            self.params.append(Param(name, ctype, where not in self.written))
+        return self.names[where]
+
+
+def render(step: Step, draft: Draft) -> None:
+    """Give the step its kernel and arguments."""
+    if draft.code is not None:
+        _render_code(step, draft)
+    elif draft.choice is not None:
+        _render_choice(step, draft)
+    else:
+        _render_nest(step, draft)
+
+
+def _finish(
+    step: Step, p: Pointers, symbols: Sequence[Sym], body: str, includes: tuple[str, ...],
+    stops: bool, outs: Sequence[Sym] = (),
+) -> None:  # fmt: skip
+    step.kernel = Kernel(
+        tuple(p.params), tuple(s.name for s in symbols), tuple(s.name for s in outs), body,
+        includes, stops,
+    )  # fmt: skip
+    step.args, step.sizes, step.outs = tuple(p.args), tuple(symbols), tuple(outs)
+
+
+def _names(draft: Draft, p: Pointers) -> dict[int, str]:
+    names = {id(draft.out): p.name(draft.outs[0], draft.out.dtype.ctype, "y")}
+    for v, b in zip(draft.reads, draft.ins, strict=True):
+        names[id(v)] = p.name(b, v.dtype.ctype, "x")
+    return names
+
+
+def _render_nest(step: Step, draft: Draft) -> None:
+    assert draft.expr is not None
+    p = Pointers(step.writes)
+    names = _names(draft, p)
+    n = nest(draft.out, draft.expr, names, draft.start)
+    draft.expr._cache.clear()
+    _finish(step, p, n.symbols, "\n".join(n.lines), (), n.checked)
+
+
+def _render_choice(step: Step, draft: Draft) -> None:
+    choice, expr = draft.choice, draft.expr
+    assert choice is not None and expr is not None
+    p = Pointers(step.writes)
+    names = _names(draft, p)
+    symbols: dict[str, Sym] = {}
+    checked = False
+
+    def place(v: Value, idx: Sequence[Dim], loads: dict[str, str]) -> str:
+        return f"{names[id(v)]}[{dim_text(address(v.tensor, idx), loads)}]"
+
+    def store(index: Sequence[Dim], acc: str) -> list[str]:
+        nonlocal checked
+        w = Writer(place, acc)
+        value = expr(*index)
+        w.count_uses(value)
+        scope = Scope()
+        text = w.value(value, scope)
+        at = list(index)
+        if draft.start is not None:
+            at = [dims.add(i, s) for i, s in zip(at, draft.start, strict=True)]
+        target = w.index(address(draft.out.tensor, at), scope)
+        given = {s.name for d in index for s in dims.symbols(d)}
+        symbols.update({k: s for k, s in w.symbols.items() if k not in given})
+        checked |= w.checked
+        return [*scope.lines, f"{names[id(draft.out)]}[{target}] = "
+                f"{to_storage(text, draft.out.dtype)};"]  # fmt: skip
+
+    def dim(d: Dim) -> str:
+        symbols.update({s.name: s for s in dims.symbols(d)})
+        return dim_text(d)
+
+    kernel_ptrs = [names[id(v)] for v in choice.reads]
+    for b in draft.packed:
+        kernel_ptrs.append(p.name(b, b.type.dtype.ctype, "w"))
+    if draft.scratch is not None:
+        kernel_ptrs.append(p.name(draft.scratch, "uint8_t", "s"))
+    body = choice.render(Rendering(tuple(kernel_ptrs), names[id(draft.out)], store, dim))
+    body = "\n".join(canonical(body.split("\n")))
+    expr._cache.clear()
+    _finish(step, p, [symbols[k] for k in sorted(symbols)], body, choice.includes, checked)
+
+
+def _render_code(step: Step, draft: Draft) -> None:
+    code, k, node = draft.code, draft.lowering, draft.node
+    assert code is not None and k is not None and node is not None
+    params: list[Param] = []
+    args: list[Buffer] = []
+    shared = {id(b.root) for b in draft.outs} & {id(b.root) for b in draft.ins}
+
+    def add(name: str, b: Buffer, ctype: str, const: bool) -> None:
+        params.append(Param(name, ctype + ("" if id(b.root) not in shared else " "), const))
+        args.append(b)
+
+    ins = iter(draft.ins)
+    for i, v in enumerate(node.inputs):
+        if v is not None:
+            add(f"x{i}", next(ins), v.dtype.ctype, True)
+    for i, v in enumerate(node.outputs):
+        add(f"y{i}", draft.outs[i], v.dtype.ctype, False)
+    if draft.scratch is not None:
+        add("s", draft.scratch, "uint8_t", False)
+    step.kernel = Kernel(
+        tuple(params), tuple(sorted(k.symbols)), tuple(sorted(k.written)), code.text.strip("\n"),
+        code.includes, code.stops,
+    )  # fmt: skip
+    step.args = tuple(args)
+    step.sizes = tuple(k.symbols[s] for s in sorted(k.symbols))
+    step.outs = tuple(k.written[s] for s in sorted(k.written))
