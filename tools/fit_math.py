@@ -30,7 +30,7 @@ from mpmath import (
     sqrt,
 )
 
-mp.dps = 60
+mp.dps = 500
 Real = Callable[[mpf], mpf]
 
 
@@ -141,12 +141,12 @@ def fits() -> list[Fit]:
         Fit("exp_f32", "float", e_of, -r_max, r_max, 4),
         Fit("log_f32", "float", lambda f: (log(1 + f) - f + f**2 / 2) / f**3, 1 / ROOT - 1, ROOT - 1, 8),
         Fit("erf_f32", "float", erf_of, TINY, split**2, 5),
-        Fit("erfc_log_f32", "float", lambda x: log(erfc(x)), split, mpf(4), 8, lambda x: erfc(x) / erf(x)),
+        Fit("erfc_log_f32", "float", lambda x: log(erfc(x)), split, mpf(4), 7, lambda x: erfc(x) / erf(x)),
         Fit("sin_f32", "double", sin_of, TINY, q_max, 3),
-        Fit("cos_f32", "double", cos_of, TINY, q_max, 2),
+        Fit("cos_f32", "double", cos_of, TINY, q_max, 3),
         Fit("exp_f64", "double", e_of, -r_max, r_max, 9),
         Fit("log_f64", "double", lambda z: (2 * atanh(sqrt(z)) / sqrt(z) - 2) / z, TINY, z_max, 6),
-        Fit("atanh_f64", "double", lambda z: (atanh(sqrt(z)) / sqrt(z) - 1 - z / 3) / z**2, TINY, z_max, 6),
+        Fit("atanh_f64", "double", lambda z: (atanh(sqrt(z)) / sqrt(z) - 1 - z / 3) / z**2, TINY, z_max, 8),
         Fit("sin_f64", "double", sin_of, TINY, q_max, 5),
         Fit("cos_f64", "double", cos_of, TINY, q_max, 5),
         Fit("atan_f64", "double", lambda z: (atan(sqrt(z)) / sqrt(z) - 1) / z, TINY, (ROOT - 1) ** 2, 10),
@@ -174,11 +174,43 @@ def emit(fit: Fit) -> str:
     return "\n".join([*lines, "  return p;", "}"]).replace("+ -", "- ")
 
 
+def table(declaration: str, cells: list[str], per_line: int) -> str:
+    """A C array."""
+    rows = [", ".join(cells[i : i + per_line]) for i in range(0, len(cells), per_line)]
+    return f"static const {declaration} __attribute__((unused)) = {{\n    " + ",\n    ".join(rows) + "};"
+
+
+def cut(x: mpf, bits: int) -> mpf:
+    """x without the bits below 2^-bits."""
+    return mp.floor(x * mpf(2) ** bits) / mpf(2) ** bits
+
+
+def half_pi() -> str:
+    """pi/2 in pieces whose products with a count are exact: for doubles (33 + 33 bits) and floats (3 x 23 bits)."""
+    lines = []
+    for names, step in (("ABC", 32), ("PQRS", 22)):
+        rest, at = pi / 2, step
+        for name in names[:-1]:
+            piece = cut(rest, at)
+            lines.append(f"#define OF_PIO2_{name} {float(piece).hex()}")
+            rest, at = rest - piece, at + step + 1
+        lines.append(f"#define OF_PIO2_{names[-1]} {float(rest).hex()}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print the header."""
     print("// Minimax polynomials, written by tools/fit_math.py; change them there.")
     print('#pragma once\n#include "of_base.h"\n')
     print("\n\n".join(emit(fit) for fit in fits()))
+    print("\n// pi/2 in pieces")
+    print(half_pi())
+    words = [int(mp.floor(2 / pi * mpf(2) ** (64 * i))) % 2**64 for i in range(22)]
+    print("\n// the bits of 2/pi, after 64 zeros")
+    print(table("uint64_t of_two_over_pi[22]", [f"0x{w:016x}u" for w in words], 4))
+    sigmoid = [min(65535, int(mp.nint(65536 / (1 + exp(-mpf(i) / 24))))) for i in range(256)]
+    print("\n// 65536 sigmoid(i / 24)")
+    print(table("uint16_t of_sigmoid_table[256]", [str(s) for s in sigmoid], 16))
 
 
 if __name__ == "__main__":
