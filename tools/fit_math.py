@@ -30,7 +30,7 @@ from mpmath import (
     sqrt,
 )
 
-mp.dps = 500
+mp.dps = 60
 Real = Callable[[mpf], mpf]
 
 
@@ -198,6 +198,13 @@ def half_pi() -> str:
     return "\n".join(lines)
 
 
+def sigmoid_table() -> list[int]:
+    """TFLite's table for int16 sigmoid and tanh; the last entry is the saturated value."""
+    values = [65536 / (1 + exp(-mpf(i) / 48)) for i in range(513)]
+    middle = [values[i + 1] - (values[i] + values[i + 2]) / 2 for i in range(0, 510, 2)]
+    return [int(mp.nint(v + m / 2)) for v, m in zip(values[:510:2], middle, strict=True)] + [65535]
+
+
 def main() -> None:
     """Print the header."""
     print("// Minimax polynomials, written by tools/fit_math.py; change them there.")
@@ -205,12 +212,12 @@ def main() -> None:
     print("\n\n".join(emit(fit) for fit in fits()))
     print("\n// pi/2 in pieces")
     print(half_pi())
+    mp.dps = 500
     words = [int(mp.floor(2 / pi * mpf(2) ** (64 * i))) % 2**64 for i in range(22)]
     print("\n// the bits of 2/pi, after 64 zeros")
     print(table("uint64_t of_two_over_pi[22]", [f"0x{w:016x}u" for w in words], 4))
-    sigmoid = [min(65535, int(mp.nint(65536 / (1 + exp(-mpf(i) / 24))))) for i in range(256)]
-    print("\n// 65536 sigmoid(i / 24)")
-    print(table("uint16_t of_sigmoid_table[256]", [str(s) for s in sigmoid], 16))
+    print("\n// 65536 sigmoid(i / 24), raised by half the error of interpolation in the middle of its interval")
+    print(table("uint16_t of_sigmoid_table[256]", [str(s) for s in sigmoid_table()], 16))
 
 
 if __name__ == "__main__":

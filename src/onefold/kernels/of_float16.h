@@ -84,7 +84,7 @@ OF_INLINE float of_code_value(uint32_t code, int mant, int bias) {
     const uint32_t a = v & 0x7fu;                                                                      \
     const float f = of_code_value(a, MANT, BIAS);                                                      \
     const float edged = (ISNAN) ? OF_NAN_F32 : (ISINF) ? OF_INF_F32 : f;                               \
-    return v & 0x80u ? -edged : edged;                                                                 \
+    return (v & 0x80u) ? -edged : edged;                                                               \
   }                                                                                                    \
   OF_F8_F64(NAME)
 // FNUZ: one zero, one NaN (0x80), no infinity.
@@ -97,7 +97,7 @@ OF_INLINE float of_code_value(uint32_t code, int mant, int bias) {
   }                                                                                                    \
   OF_INLINE float of_##NAME##_to_f32(of_##NAME v) {                                                    \
     const float f = of_code_value(v & 0x7fu, MANT, BIAS);                                              \
-    return v == 0x80u ? OF_NAN_F32 : v & 0x80u ? -f : f;                                               \
+    return v == 0x80u ? OF_NAN_F32 : (v & 0x80u) ? -f : f;                                             \
   }                                                                                                    \
   OF_F8_F64(NAME)
 #define OF_F8_F64(NAME)                                                                                \
@@ -121,7 +121,7 @@ OF_INLINE of_f4e2m1 of_f32_to_f4e2m1(float x) {
 }
 OF_INLINE float of_f4e2m1_to_f32(of_f4e2m1 v) {
   const float f = of_code_value(v & 7u, 1, 1);
-  return v & 8u ? -f : f;
+  return (v & 8u) ? -f : f;
 }
 
 // A power of two, 2^(v - 127), 0xff is NaN; the sign of x is ignored.
@@ -131,7 +131,7 @@ OF_INLINE of_f8e8m0fnu of_f32_to_f8e8m0fnu(float x, bool saturate, enum of_e8m0_
   const bool nearest = (m > 0x400000u) | ((m == 0x400000u) & (e > 0));
   const uint32_t up = mode == OF_E8M0_UP ? m != 0 : mode == OF_E8M0_NEAREST ? nearest : 0u;
   const uint32_t r = e + up;
-  const uint32_t finite = saturate & (r > 0xfeu) ? 0xfeu : !saturate & (a == 0) ? 0xffu : r;
+  const uint32_t finite = (saturate & (r > 0xfeu)) ? 0xfeu : (!saturate & (a == 0)) ? 0xffu : r;
   return (of_f8e8m0fnu)(a > 0x7f800000u ? 0xffu : a == 0x7f800000u ? (saturate ? 0xfeu : 0xffu) : finite);
 }
 OF_INLINE float of_f8e8m0fnu_to_f32(of_f8e8m0fnu v) {
@@ -145,7 +145,7 @@ OF_INLINE float of_f8e8m0fnu_to_f32(of_f8e8m0fnu v) {
   OF_INLINE T of_##F##_to_##S(FT x) {                                                                  \
     const bool high = x >= (FT)(LIMIT), inside = (INSIDE) & !high;                                     \
     const T r = (T)(inside ? x : (FT)0);                                                               \
-    return high ? (T)(MAX) : inside | (x != x) ? r : (T)(MIN);                                         \
+    return high ? (T)(MAX) : (inside | (x != x)) ? r : (T)(MIN);                                       \
   }
 #define OF_TO_INTS(F, FT)                                                                              \
   OF_TO_INT(F, FT, i8, int8_t, 128, x > (FT)-129, INT8_MIN, INT8_MAX)                                  \

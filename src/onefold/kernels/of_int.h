@@ -39,16 +39,16 @@
   /* sign of the divisor, as Python's % */                                                             \
   OF_INLINE T of_mod_##S(T a, T b) {                                                                   \
     const T r = of_fmod_##S(a, b);                                                                     \
-    return (r != 0) & ((r < 0) != (b < 0)) ? (T)(r + b) : r;                                           \
+    return ((r != 0) & ((r < 0) != (b < 0))) ? (T)(r + b) : r;                                         \
   }                                                                                                    \
   /* toward minus infinity, as Python's // */                                                          \
   OF_INLINE T of_floor_div_##S(T a, T b) {                                                             \
     const T q = of_div_##S(a, b), r = of_fmod_##S(a, b);                                               \
-    return (r != 0) & ((r < 0) != (b < 0)) ? (T)(q - 1) : q;                                           \
+    return ((r != 0) & ((r < 0) != (b < 0))) ? (T)(q - 1) : q;                                         \
   }                                                                                                    \
   /* a negative exponent gives the truncated reciprocal: 1 for 1, +-1 for -1, else 0 */                \
   OF_INLINE T of_pow_##S(T x, T e) {                                                                   \
-    const T inverse = x == 1 ? (T)1 : x == -1 ? (T)(e & 1 ? -1 : 1) : (T)0;                            \
+    const T inverse = x == 1 ? (T)1 : x == -1 ? (T)((e & 1) ? -1 : 1) : (T)0;                          \
     return e < 0 ? inverse : (T)of_power_##S((U)x, (U)e);                                              \
   }
 

@@ -200,11 +200,11 @@ OF_INLINE float of_log10_f32(float x) { return (float)of_log10_f64((double)x); }
     const bool whole = of_trunc_##S(y) == y, odd = whole & (of_trunc_##S(half) != half);               \
     const bool negative = of_copysign_##S((T)1, x) < 0;                                                \
     r = of_abs_##S(y) == OF_INF_##N ? ((a > 1) == (y > 0) ? OF_INF_##N : (T)0) : r;                    \
-    r = (a == 0) | (a == OF_INF_##N) ? ((a == 0) == (y < 0) ? OF_INF_##N : (T)0) : r;                  \
-    r = negative & !whole & (a != OF_INF_##N) & (a != 0) ? OF_NAN_##N : r;                             \
-    r = negative & odd ? -r : r;                                                                       \
-    r = (x != x) | (y != y) ? x + y : r;                                                               \
-    return (x == 1) | (y == 0) | ((a == 1) & (of_abs_##S(y) == OF_INF_##N)) ? (T)1 : r;                \
+    r = ((a == 0) | (a == OF_INF_##N)) ? ((a == 0) == (y < 0) ? OF_INF_##N : (T)0) : r;                \
+    r = (negative & !whole & (a != OF_INF_##N) & (a != 0)) ? OF_NAN_##N : r;                           \
+    r = (negative & odd) ? -r : r;                                                                     \
+    r = ((x != x) | (y != y)) ? x + y : r;                                                             \
+    return ((x == 1) | (y == 0) | ((a == 1) & (of_abs_##S(y) == OF_INF_##N))) ? (T)1 : r;              \
   }
 OF_POW_EDGES(f32, F32, float)
 OF_POW_EDGES(f64, F64, double)
@@ -286,7 +286,7 @@ OF_INLINE double of_cbrt_f64(double x) {
   t = of_from_bits_f64(of_bits_f64(t) & ~(uint64_t)0x3fffffff);  // so that t * t is exact below
   t = t + t * ((v / (t * t) - t) / (2.0 * t + v / (t * t)));
   const double y = of_copysign_f64(small ? t * 0x1p-18 : t, x);
-  return (a == 0) | (a == OF_INF_F64) | (x != x) ? x : y;
+  return ((a == 0) | (a == OF_INF_F64) | (x != x)) ? x : y;
 }
 OF_INLINE float of_cbrt_f32(float x) { return (float)of_cbrt_f64((double)x); }
 

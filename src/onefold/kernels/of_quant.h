@@ -11,15 +11,15 @@
 // a b / 2^31 rounded to nearest, halves upward; MIN * MIN saturates
 OF_INLINE int32_t of_sat_rounding_doubling_high_mul(int32_t a, int32_t b) {
   const int64_t p = (int64_t)a * b;
-  return (a == b) & (a == INT32_MIN) ? INT32_MAX : (int32_t)((p + (1 << 30)) >> 31);
+  return ((a == b) & (a == INT32_MIN)) ? INT32_MAX : (int32_t)((p + (1 << 30)) >> 31);
 }
 OF_INLINE int16_t of_sat_rounding_doubling_high_mul_i16(int16_t a, int16_t b) {
   const int32_t p = (int32_t)a * b;
-  return (a == b) & (a == INT16_MIN) ? INT16_MAX : (int16_t)((p + (1 << 14)) >> 15);
+  return ((a == b) & (a == INT16_MIN)) ? INT16_MAX : (int16_t)((p + (1 << 14)) >> 15);
 }
 // the same product cut toward zero
 OF_INLINE int16_t of_sat_doubling_high_mul_i16(int16_t a, int16_t b) {
-  return (a == b) & (a == INT16_MIN) ? INT16_MAX : (int16_t)((int32_t)a * b / (1 << 15));
+  return ((a == b) & (a == INT16_MIN)) ? INT16_MAX : (int16_t)((int32_t)a * b / (1 << 15));
 }
 // x / 2^e rounded to nearest, halves away from zero; 0 <= e <= 31
 OF_INLINE int32_t of_rounding_divide_by_pot(int32_t x, int e) {

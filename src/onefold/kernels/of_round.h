@@ -13,11 +13,11 @@
   OF_INLINE bool of_isinf_##S(T x) { return OF_ABS_##S(x) == OF_INF_##S; }                             \
   OF_INLINE T of_sign_##S(T x) { return x > 0 ? (T)1 : x < 0 ? (T)-1 : x == 0 ? (T)0 : x; }            \
   /* as NumPy's minimum and maximum: a NaN in either place is the result */                            \
-  OF_INLINE T of_min_##S(T a, T b) { return (a < b) | (a != a) ? a : b; }                              \
-  OF_INLINE T of_max_##S(T a, T b) { return (a > b) | (a != a) ? a : b; }                              \
+  OF_INLINE T of_min_##S(T a, T b) { return ((a < b) | (a != a)) ? a : b; }                            \
+  OF_INLINE T of_max_##S(T a, T b) { return ((a > b) | (a != a)) ? a : b; }                            \
   /* as C's fmin and fmax: a NaN is ignored if the other is a number */                                \
-  OF_INLINE T of_fmin_##S(T a, T b) { return (a < b) | (b != b) ? a : b; }                             \
-  OF_INLINE T of_fmax_##S(T a, T b) { return (a > b) | (b != b) ? a : b; }                             \
+  OF_INLINE T of_fmin_##S(T a, T b) { return ((a < b) | (b != b)) ? a : b; }                           \
+  OF_INLINE T of_fmax_##S(T a, T b) { return ((a > b) | (b != b)) ? a : b; }                           \
   /* NaN stays NaN; lo <= hi */                                                                        \
   OF_INLINE T of_clamp_##S(T x, T lo, T hi) { return x < lo ? lo : x > hi ? hi : x; }
 
@@ -59,7 +59,7 @@
   /* the quotient that belongs to of_mod, with NumPy's care for rounding of (x - mod) / y */           \
   OF_INLINE T of_floor_div_##S(T x, T y) {                                                             \
     const T r = of_fmod_##S(x, y);                                                                     \
-    const T q = (x - r) / y - ((r != 0) & ((r < 0) != (y < 0)) ? (T)1 : (T)0);                         \
+    const T q = (x - r) / y - (((r != 0) & ((r < 0) != (y < 0))) ? (T)1 : (T)0);                       \
     const T f = of_floor_##S(q);                                                                       \
     const T whole = q - f > (T)0.5 ? f + 1 : f;                                                        \
     return y == 0 ? x / y : q == 0 ? OF_COPYSIGN_##S((T)0, x / y) : whole;                             \

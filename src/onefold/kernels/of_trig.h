@@ -85,34 +85,34 @@ OF_INLINE double of_cos_core_f32(of_angle a) {
 
 OF_INLINE double of_sin_f64(double x) {
   const of_angle a = of_reduce_f64(x);
-  const double s = of_sin_core(a), c = of_cos_core(a), y = a.quadrant & 1 ? c : s;
-  return x == 0 ? x : a.quadrant & 2 ? -y : y;
+  const double s = of_sin_core(a), c = of_cos_core(a), y = (a.quadrant & 1) ? c : s;
+  return x == 0 ? x : (a.quadrant & 2) ? -y : y;
 }
 OF_INLINE double of_cos_f64(double x) {
   const of_angle a = of_reduce_f64(x);
-  const double s = of_sin_core(a), c = of_cos_core(a), y = a.quadrant & 1 ? s : c;
-  return (a.quadrant + 1) & 2 ? -y : y;
+  const double s = of_sin_core(a), c = of_cos_core(a), y = (a.quadrant & 1) ? s : c;
+  return ((a.quadrant + 1) & 2) ? -y : y;
 }
 OF_INLINE double of_tan_f64(double x) {
   const of_angle a = of_reduce_f64(x);
   const double s = of_sin_core(a), c = of_cos_core(a);
-  const double y = (a.quadrant & 1 ? -c : s) / (a.quadrant & 1 ? s : c);
+  const double y = ((a.quadrant & 1) ? -c : s) / ((a.quadrant & 1) ? s : c);
   return x == 0 ? x : y;
 }
 OF_INLINE float of_sin_f32(float x) {
   const of_angle a = of_reduce_f32(x);
-  const double s = of_sin_core_f32(a), c = of_cos_core_f32(a), y = a.quadrant & 1 ? c : s;
-  return x == 0 ? x : (float)(a.quadrant & 2 ? -y : y);
+  const double s = of_sin_core_f32(a), c = of_cos_core_f32(a), y = (a.quadrant & 1) ? c : s;
+  return x == 0 ? x : (float)((a.quadrant & 2) ? -y : y);
 }
 OF_INLINE float of_cos_f32(float x) {
   const of_angle a = of_reduce_f32(x);
-  const double s = of_sin_core_f32(a), c = of_cos_core_f32(a), y = a.quadrant & 1 ? s : c;
-  return (float)((a.quadrant + 1) & 2 ? -y : y);
+  const double s = of_sin_core_f32(a), c = of_cos_core_f32(a), y = (a.quadrant & 1) ? s : c;
+  return (float)(((a.quadrant + 1) & 2) ? -y : y);
 }
 OF_INLINE float of_tan_f32(float x) {
   const of_angle a = of_reduce_f32(x);
   const double s = of_sin_core_f32(a), c = of_cos_core_f32(a);
-  const double y = (a.quadrant & 1 ? -c : s) / (a.quadrant & 1 ? s : c);
+  const double y = ((a.quadrant & 1) ? -c : s) / ((a.quadrant & 1) ? s : c);
   return x == 0 ? x : (float)y;
 }
 
@@ -129,9 +129,9 @@ OF_INLINE double of_atan_f64(double x) {
 OF_INLINE double of_atan2_f64(double y, double x) {
   const double ay = of_abs_f64(y), ax = of_abs_f64(x);
   const double r = of_atan_f64(ay / ax);
-  const double q = ay == 0 ? 0.0 : (ay == OF_INF_F64) & (ax == OF_INF_F64) ? OF_PI_HI * 0.25 : r;
+  const double q = ay == 0 ? 0.0 : ((ay == OF_INF_F64) & (ax == OF_INF_F64)) ? OF_PI_HI * 0.25 : r;
   const double full = of_copysign_f64(1.0, x) < 0 ? OF_PI_HI - (q - OF_PI_LO) : q;
-  return (x != x) | (y != y) ? x + y : of_copysign_f64(full, y);
+  return ((x != x) | (y != y)) ? x + y : of_copysign_f64(full, y);
 }
 
 // asin(s) where s = |x| up to 1/2, and the half-angle root sqrt((1 - |x|) / 2) beyond
