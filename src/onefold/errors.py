@@ -377,7 +377,7 @@ class ToolchainError(OnefoldError):
         ("the first use of a target builds its libc, which takes up to a minute",
          "the machine is overloaded"),
         "`onefold doctor --prepare TARGET` builds what is built once; then try again.")
-    kinds = (MISSING, FAILED, TIMEOUT)
+    kinds = (FAILED, MISSING, TIMEOUT)
 
 
 class CacheError(OnefoldError):
@@ -405,7 +405,7 @@ class CacheError(OnefoldError):
         "The folder cannot be created, locked or written.",
         ("a read-only file system", "no permission"),
         "Set ONEFOLD_CACHE_DIR to a folder you can write to.")
-    kinds = (UNSAFE, DAMAGED, BUSY, BUILD)
+    kinds = (BUILD, UNSAFE, DAMAGED, BUSY)
 
 
 class DiskError(OnefoldError):
@@ -477,7 +477,7 @@ class EmulatorError(OnefoldError):
         "The time limit was reached and the emulator was stopped.",
         ("the model is large: emulation is 10 to 100 times slower than the device",),
         "Raise the time limit, or use a smaller input.")
-    kinds = (MISSING, FAILED, TIMEOUT)
+    kinds = (FAILED, MISSING, TIMEOUT)
 
 
 # --- resources, options --------------------------------------------------------------------------

@@ -77,6 +77,9 @@ CACHE_DIR = _knob("ONEFOLD_CACHE_DIR", _folder, _NONE,
                   "folder of compiled programs (default: the user's cache folder)")
 CACHE_LIMIT = _knob("ONEFOLD_CACHE_LIMIT", size, 4 * 10**9,
                     "most bytes the cache may hold; least recently used entries go first")
+TOOLCHAIN_DIR = _knob("ONEFOLD_TOOLCHAIN_DIR", _folder, _NONE,
+                      "folder of the libc and run-time parts the toolchain builds once per target "
+                      "(default: beside the cache)")
 DEBUG = _knob("ONEFOLD_DEBUG", count(0, 6), 0,
               "what is told on stderr: 1 targets, 2 times, 3 decisions, 4 sources, 5 IR, 6 patches")
 DUMP = _knob("ONEFOLD_DUMP", _folder, _NONE, "folder that receives the text form of every stage")

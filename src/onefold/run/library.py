@@ -1,0 +1,183 @@
+"""Loads a compiled shared object and calls it.
+
+The contract with the generated code, for a program whose symbols begin with PREFIX:
+
+    int32_t PREFIX_run(void *arena, const void *weights, void *state,
+                       const void *const *inputs, void *const *outputs, int64_t *dims);
+
+The return value is 0, or `1 + 16 * step + reason` with a reason of `REASONS`.  `arena`,
+`weights` and `state` are aligned to 64 bytes; `dims` holds the run-time dimensions, given and
+written back.  The function keeps nothing between calls outside of `state`, so that one library
+serves any number of threads, each call with its own arena.  ctypes releases the GIL meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onefold.errors import InputError, RunError
+
+ALIGN = 64
+
+REASONS = ("error", "index out of range", "size above its bound", "division by zero",
+           "shapes do not fit", "loop limit exceeded", "out of memory", "value not allowed")
+"""What a step can report; the generated code numbers them in this order."""
+
+Array = np.ndarray[Any, Any]
+
+
+class Library:
+    """A loaded program.  `steps` are the layer names that an error number is decoded with.
+
+    Raises `RunError` when the file cannot be loaded or has no such entry.
+    """
+
+    def __init__(self, path: Path, prefix: str, steps: Sequence[str] = ()) -> None:
+        self.path, self.prefix, self.steps = path, prefix, tuple(steps)
+        try:
+            self._handle = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
+            self.run = self._handle[f"{prefix}_run"]
+        except (OSError, AttributeError) as error:
+            raise RunError("the compiled program cannot be loaded", where=path.name,
+                           why=str(error), kind=RunError.LOAD) from error
+        self.run.restype = ctypes.c_int32
+
+    def error(self, code: int) -> RunError:
+        """The error behind a return value other than 0."""
+        step, reason = divmod(code - 1, 16)
+        known = 0 <= reason < len(REASONS) and code > 0
+        layer = self.steps[step] if 0 <= step < len(self.steps) else f"step {step}"
+        return RunError("the program stopped with an error", where=f"layer '{layer}'",
+                        why=REASONS[reason] if known else f"error number {code}")
+
+
+class Block:
+    """Memory of its own, zeroed, aligned to a page: an arena or a state."""
+
+    __slots__ = ("_map", "_view", "address", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._map = mmap.mmap(-1, max(size, 1))
+        if size >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
+            try:
+                self._map.madvise(mmap.MADV_HUGEPAGE)
+            except OSError:  # a kernel without huge pages
+                pass
+        self._view = (ctypes.c_char * max(size, 1)).from_buffer(self._map)
+        self.address = ctypes.addressof(self._view)
+
+    def fill(self, contents: bytes) -> None:
+        """Overwrites the start with `contents` and clears the rest."""
+        if len(contents) > self.size:
+            raise ValueError(f"{len(contents)} bytes do not fit into {self.size}")
+        ctypes.memmove(self.address, contents, len(contents))
+        ctypes.memset(self.address + len(contents), 0, self.size - len(contents))
+
+
+class Weights:
+    """The weights file, mapped read-only; its pages are shared by all processes."""
+
+    __slots__ = ("_array", "address", "size")
+
+    def __init__(self, path: Path | None) -> None:
+        self._array: Array | None = None
+        self.address = self.size = 0
+        if path is not None and (size := path.stat().st_size):
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            self._array = np.frombuffer(mapped, np.uint8)
+            self.address, self.size = self._array.__array_interface__["data"][0], size
+
+
+class ArenaPool:
+    """Arenas of one program: as many as calls run at once, at most `keep` of them kept."""
+
+    def __init__(self, size: int, keep: int = 8) -> None:
+        self.size = size
+        self._free: deque[Block] = deque(maxlen=keep)
+
+    def take(self) -> Block:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return Block(self.size)
+
+    def give(self, block: Block) -> None:
+        self._free.append(block)
+
+    @contextmanager
+    def arena(self) -> Iterator[Block]:
+        """An arena for the time of the block."""
+        block = self.take()
+        try:
+            yield block
+        finally:
+            self.give(block)
+
+
+class Call:
+    """A prepared call: all addresses bound once, so that calling costs about a microsecond.
+
+    It holds its arena and its arrays, and so may run once at a time.
+    """
+
+    __slots__ = ("_arguments", "_input_arrays", "_inputs", "_library", "_output_arrays",
+                 "_outputs", "_owners", "_run", "arena", "dims")
+
+    def __init__(self, library: Library, arena: Block, weights: Weights, state: Block | None,
+                 inputs: Sequence[Array], outputs: Sequence[Array],
+                 dims: Sequence[int] = ()) -> None:
+        self._library, self._run, self.arena = library, library.run, arena
+        # The arguments are plain addresses: what they point into must live as long as the call.
+        self._input_arrays, self._output_arrays = list(inputs), list(outputs)
+        self._owners = (weights, state)
+        self._inputs = (ctypes.c_void_p * max(len(inputs), 1))(*map(address, inputs))
+        self._outputs = (ctypes.c_void_p * max(len(outputs), 1))(
+            *(address(a, write=True) for a in outputs))
+        self.dims = (ctypes.c_int64 * max(len(dims), 1))(*dims)
+        self._arguments = (
+            ctypes.c_void_p(arena.address), ctypes.c_void_p(weights.address),
+            ctypes.c_void_p(state.address if state else None),
+            ctypes.byref(self._inputs), ctypes.byref(self._outputs), ctypes.byref(self.dims))
+
+    def set_input(self, index: int, array: Array) -> None:
+        """Binds another array to an input."""
+        self._inputs[index] = address(array)
+        self._input_arrays[index] = array
+
+    def set_output(self, index: int, array: Array) -> None:
+        """Binds another array to an output."""
+        self._outputs[index] = address(array, write=True)
+        self._output_arrays[index] = array
+
+    def __call__(self) -> None:
+        """Runs the program.  Raises `RunError` when a step reports one."""
+        code = self._run(*self._arguments)
+        if code:
+            raise self._library.error(code)
+
+
+def address(array: Array, write: bool = False) -> int:
+    """Where the array's elements lie.
+
+    Raises `InputError` unless they are contiguous, aligned, in native order, and writable where
+    asked for.
+    """
+    flags = array.flags
+    if not (flags.c_contiguous and flags.aligned and array.dtype.isnative) or (
+            write and not flags.writeable):
+        raise InputError("the array cannot be used where it lies",
+                         why="it must be contiguous, aligned, in the machine's byte order"
+                         + (" and writable" if write else ""),
+                         remedy="Pass numpy.ascontiguousarray(array).")
+    where: int = array.__array_interface__["data"][0]
+    return where

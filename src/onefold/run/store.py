@@ -1,0 +1,70 @@
+"""Where Onefold keeps files of its own, and that nobody else can write there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from functools import cache
+from pathlib import Path
+
+from onefold import knobs
+from onefold.errors import CacheError, DiskError, OnefoldError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_error(error: OSError, doing: str, where: Path) -> OnefoldError:
+    """The error of the tree for a failed file operation: disk full, or cache not usable."""
+    if error.errno in _FULL:
+        return DiskError(f"no space left while {doing}", where=str(where), why=str(error))
+    return CacheError(f"the cache failed while {doing}", where=str(where), why=str(error))
+
+
+def cache_folder() -> Path:
+    """The folder of compiled programs, made private to its owner.
+
+    Raises `CacheError` when it belongs to somebody else or others may write to it.
+    """
+    return _private(knobs.CACHE_DIR.get() or _default())
+
+
+def toolchain_folder() -> Path:
+    """The folder of what the toolchain builds once per target; not counted by the cache."""
+    return _private(knobs.TOOLCHAIN_DIR.get() or _default().with_name("onefold-toolchain"))
+
+
+@cache
+def _default() -> Path:
+    import platformdirs
+    return Path(platformdirs.user_cache_dir("onefold"))
+
+
+def _private(folder: Path) -> Path:
+    """Makes the folder if needed and checks its owner and permissions."""
+    try:
+        facts = folder.stat()
+    except FileNotFoundError:
+        facts = _make(folder)
+    except OSError as error:
+        raise disk_error(error, "opening its folder", folder) from error
+    if not stat.S_ISDIR(facts.st_mode):
+        raise CacheError("the cache folder is not a folder", where=str(folder))
+    if facts.st_uid != os.geteuid():
+        raise CacheError("the cache folder belongs to another user", where=str(folder),
+                         why=f"its owner has the number {facts.st_uid}, you have {os.geteuid()}",
+                         kind=CacheError.UNSAFE)
+    if facts.st_mode & 0o022:
+        raise CacheError("other users may write to the cache folder", where=str(folder),
+                         why=f"its permissions are {stat.S_IMODE(facts.st_mode):o}",
+                         kind=CacheError.UNSAFE)
+    return folder
+
+
+def _make(folder: Path) -> os.stat_result:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder.stat()
+    except OSError as error:
+        raise disk_error(error, "making its folder", folder) from error
