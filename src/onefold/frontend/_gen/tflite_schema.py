@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# table -> ((slot, field, kind, type, default), ...); the selector of a union is the slot before it
+# table -> ((slot, field, kind, type, default), ...);
+# the selector of a union is the slot before it
 TABLES: dict[str, tuple[tuple[int, str, str, str, object], ...]] = {
     'CustomQuantization': (
         (0, 'custom', 'numbers', 'B', None),

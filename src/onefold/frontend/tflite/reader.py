@@ -190,7 +190,7 @@ class _Reader:
         return Tensor(
             index=index, name=name, shape=shape, shape_signature=self._ints(t["shape_signature"]),
             dtype=dtype, data=data, is_variable=t["is_variable"], sparsity=sparsity,
-            quant=self._quantization(t["quantization"], shape, where) if t["quantization"] else None,
+            quant=self._quantization(t["quantization"], shape, where),
             buffer=t["buffer"], has_rank=t["has_rank"] or bool(shape),
             variant=tuple(self._variant(r) for r in t["variant_tensors"]))
 
@@ -198,8 +198,10 @@ class _Reader:
         part = self.flat.fields(ref)
         return self._ints(part["shape"]), _DTYPES.get(part["type"], part["type"])
 
-    def _quantization(self, ref: TableRef, shape: tuple[int, ...],
+    def _quantization(self, ref: TableRef | None, shape: tuple[int, ...],
                       where: str) -> Quantization | None:
+        if ref is None:
+            return None
         q = self.flat.fields(ref)
         scale, zero_point, axis = q["scale"], q["zero_point"], q["quantized_dimension"]
         details: TableRef | None = q["details"]
@@ -232,7 +234,8 @@ class _Reader:
     def _level(self, ref: TableRef) -> Level:
         d = self.flat.fields(ref)
         return Level(d["format"] == "DENSE", d["dense_size"],
-                     self._index_vector(d["array_segments"]), self._index_vector(d["array_indices"]))
+                     self._index_vector(d["array_segments"]),
+                     self._index_vector(d["array_indices"]))
 
     def _index_vector(self, ref: TableRef | None) -> Any:
         if ref is None or ref.table not in ("Int32Vector", "Uint16Vector", "Uint8Vector"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ class Tensor:
         if not inside or count != elements.element_count(self.shape, where):
             raise ModelFormatError("string tensor is malformed", where=where,
                                    why="its offsets do not ascend, or its count is not its shape's")
-        return [bytes(raw[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [bytes(raw[a:b]) for a, b in pairwise(ends.tolist())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,113 @@
+"""From files to graphs: one importer per source format, chosen by what the file contains.
+
+An importer is a function in `onefold/frontend/<format>/importer.py` (or in a module
+`onefold/frontend/<format>.py`) with the decorator `importer`; nothing else names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onefold.errors import ModelFormatError
+from onefold.frontend.sniff import Probe, Recognised, sniff
+from onefold.frontend.source import Bytes, Source, open_source
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Importer:
+    """A function from a `Source` to a graph, and the format it takes."""
+
+    format: str
+    title: str
+    load: Callable[..., Any]
+    probe: Probe | None = None
+
+
+_IMPORTERS: dict[str, Importer] = {}
+
+
+def importer(*, format: str, title: str, probe: Probe | None = None) -> Callable[[F], F]:
+    """Registers a function as the importer of a format of `frontend.sniff`.
+
+    A format that `sniff` does not know brings a `probe`, which answers how sure it is (0 to 1)
+    that some bytes are of that format.
+    """
+    def register(load: F) -> F:
+        if format in _IMPORTERS and _IMPORTERS[format].load is not load:
+            raise AssertionError(f"two importers for '{format}'")
+        _IMPORTERS[format] = Importer(format, title, load, probe)
+        return load
+    return register
+
+
+def importers() -> dict[str, Importer]:
+    """All importers by format; imports each module of this package that holds one."""
+    for module in pkgutil.iter_modules(__path__):
+        find_importer(module.name)
+    return dict(_IMPORTERS)
+
+
+def find_importer(format: str) -> Importer | None:
+    """The importer of a format, imported now if need be; None when there is none."""
+    if format not in _IMPORTERS and format.isidentifier():
+        for name in (f"{__name__}.{format}.importer", f"{__name__}.{format}"):
+            try:
+                found = importlib.util.find_spec(name)
+            except ModuleNotFoundError:
+                continue
+            if found is not None:
+                importlib.import_module(name)
+                break
+    return _IMPORTERS.get(format)
+
+
+def recognise(model: str | os.PathLike[str] | Bytes | Source) -> Recognised:
+    """The format of a file, a folder or bytes; `sniff.UNKNOWN` when nothing fits."""
+    if isinstance(model, (str, os.PathLike)) and Path(model).is_dir():
+        return _recognise_folder(Path(model))
+    source = model if isinstance(model, Source) else open_source(model)
+    found = sniff(source.data)
+    if found.confidence == 0:
+        for entry in importers().values():
+            confidence = entry.probe(source.data) if entry.probe else 0
+            if confidence > found.confidence:
+                found = Recognised(entry.format, entry.title, "", confidence)
+    return found
+
+
+def _recognise_folder(folder: Path) -> Recognised:
+    for name in ("saved_model.pb", "model.json"):
+        if (folder / name).is_file():
+            return sniff(open_source(folder / name).data)
+    raise ModelFormatError("a folder is not a model", where=str(folder),
+                           why="it has neither saved_model.pb nor model.json",
+                           kind=ModelFormatError.UNKNOWN)
+
+
+def importer_for(source: Source) -> Importer:
+    """The importer that takes these bytes.
+
+    Raises `ModelFormatError` (OF102), which names the format when it is known but has no importer
+    yet, and says how to convert it.
+    """
+    found = recognise(source)
+    entry = find_importer(found.name)
+    if entry is not None:
+        return entry
+    if found.confidence == 0:
+        head = bytes(source.data[:16])
+        raise ModelFormatError("the file is not a model of any known format", where=source.name,
+                               why=f"it begins with {head!r}" if head else "it is empty",
+                               remedy=found.remedy, kind=ModelFormatError.UNKNOWN)
+    raise ModelFormatError(f"there is no importer for {found.title}", where=source.name,
+                           why=f"the contents are those of {found.title}",
+                           remedy=found.remedy, kind=ModelFormatError.UNKNOWN)
