@@ -121,13 +121,14 @@ def _build(key: str, build: Build) -> Entry:
     _sweep(key)
     folder, final = _root("tmp") / f"{key}.{os.getpid()}", _entries() / key
     try:
-        folder.mkdir()
-        meta = dict(build(folder) or {})
-        total = _seal(folder, meta)
-        _remove(final)
-        folder.rename(final)
-    except OSError as error:
-        raise store.disk_error(error, "storing a program", folder) from error
+        with store.guarded("storing a program", folder):
+            folder.mkdir()
+        with store.guarded("building a program", folder, only_full=True):
+            meta = dict(build(folder) or {})
+        with store.guarded("storing a program", folder):
+            total = _seal(folder, meta)
+            _remove(final)
+            folder.rename(final)
     finally:
         _remove(folder)
     _Budget.spend(total, key)
@@ -152,19 +153,28 @@ def _seal(folder: Path, meta: Mapping[str, Any]) -> int:
 
 def _open(key: str, folder: Path) -> Entry:
     """Raises `FileNotFoundError` (no entry) or `_Damaged`."""
-    raw = (folder / MANIFEST).read_bytes()
     try:
-        manifest = json.loads(raw)
+        manifest = json.loads(_manifest(folder))
         body = {"files": manifest["files"], "meta": manifest["meta"]}
         if manifest["digest"] != _digest_of(body):
             raise _Damaged("the manifest does not have its own checksum")
-        _verify(folder, body["files"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _Damaged(f"the manifest cannot be read ({error})") from error
-    except OSError as error:
+    try:
+        _verify(folder, body["files"])
+    except (OSError, ValueError, TypeError) as error:
         raise _Damaged(str(error)) from error
     _touch(folder)
     return Entry(key, folder, body["meta"])
+
+
+def _manifest(folder: Path) -> bytes:
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _Damaged(str(error)) from error
 
 
 def _verify(folder: Path, files: Mapping[str, Any]) -> None:
@@ -215,11 +225,6 @@ def _write_stamps(folder: Path, files: Mapping[str, Any]) -> None:
         temporary.replace(folder / STAMPS)
     except OSError:  # a full or read-only disk: the next load hashes again
         temporary.unlink(missing_ok=True)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks."""
-    return _digest(path)
 
 
 def _digest(path: Path) -> str:
@@ -320,10 +325,9 @@ class _Budget:
 
 def _root(name: str) -> Path:
     folder = store.cache_folder() / name
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise store.disk_error(error, "making a folder", folder) from error
+    if not folder.is_dir():
+        with store.guarded("making a folder", folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
@@ -349,9 +353,11 @@ def _remove(folder: Path) -> None:
     if folder.parent.name == "programs":
         grave = _root("tmp") / f"removed.{folder.name}.{os.getpid()}.{time.monotonic_ns()}"
         try:
-            folder.rename(grave)
+            with store.guarded("removing a program", folder):
+                folder.rename(grave)
         except FileNotFoundError:
             return
-        except OSError as error:
-            raise store.disk_error(error, "removing a program", folder) from error
-    shutil.rmtree(grave, ignore_errors=True)
+    if grave.is_dir() and not grave.is_symlink():
+        shutil.rmtree(grave, ignore_errors=True)
+    else:
+        grave.unlink(missing_ok=True)

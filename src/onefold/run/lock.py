@@ -37,10 +37,8 @@ class KeyLock:
         return self
 
     def _try(self) -> bool:
-        try:
+        with store.guarded("locking a program", self._path):
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise store.disk_error(error, "locking a program", self._path) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder removes the file before it lets go: what was locked may be gone.

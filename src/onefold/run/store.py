@@ -5,20 +5,36 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from onefold import knobs
-from onefold.errors import CacheError, DiskError, OnefoldError
+from onefold.errors import CacheError, DiskError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def disk_error(error: OSError, doing: str, where: Path) -> OnefoldError:
-    """The error of the tree for a failed file operation: disk full, or cache not usable."""
-    if error.errno in _FULL:
-        return DiskError(f"no space left while {doing}", where=str(where), why=str(error))
-    return CacheError(f"the cache failed while {doing}", where=str(where), why=str(error))
+@contextmanager
+def guarded(doing: str, where: Path, only_full: bool = False) -> Iterator[None]:
+    """Turns a failed file operation into `DiskError` (no space left) or `CacheError`.
+
+    `FileNotFoundError` passes: another process may remove what this one looks at.  With
+    `only_full` every error but a full disk passes.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskError(f"no space left while {doing}", where=str(where),
+                            why=str(error)) from error
+        if only_full:
+            raise
+        raise CacheError(f"the cache failed while {doing}", where=str(where),
+                         why=str(error)) from error
 
 
 def cache_folder() -> Path:
@@ -42,12 +58,13 @@ def _default() -> Path:
 
 def _private(folder: Path) -> Path:
     """Makes the folder if needed and checks its owner and permissions."""
-    try:
-        facts = folder.stat()
-    except FileNotFoundError:
-        facts = _make(folder)
-    except OSError as error:
-        raise disk_error(error, "opening its folder", folder) from error
+    with guarded("opening its folder", folder):
+        try:
+            facts = folder.stat()
+        except FileNotFoundError:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            facts = folder.stat()
     if not stat.S_ISDIR(facts.st_mode):
         raise CacheError("the cache folder is not a folder", where=str(folder))
     if facts.st_uid != os.geteuid():
@@ -60,11 +77,3 @@ def _private(folder: Path) -> Path:
                          kind=CacheError.UNSAFE)
     return folder
 
-
-def _make(folder: Path) -> os.stat_result:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder.stat()
-    except OSError as error:
-        raise disk_error(error, "making its folder", folder) from error

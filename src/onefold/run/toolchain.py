@@ -18,15 +18,19 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from onefold import events, knobs
 from onefold.errors import DiskError, TargetError, ToolchainError
-from onefold.run import process
 from onefold.target import Target
+
+if TYPE_CHECKING:  # a warm start only asks for the version
+    from onefold.run.process import Finished
 
 COMPILE_FLAGS = ("-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math",
                  "-ffp-contract=fast", "-fwrapv", "-fno-sanitize=all", "-fno-stack-protector",
@@ -72,9 +76,11 @@ def find() -> Toolchain:
 
 def _version(folder: Path, zig: Path) -> str:
     """The wheel's version by the name of its metadata folder; asking zig costs a process."""
-    found = sorted(p.name for p in folder.parent.glob("ziglang-*.dist-info"))
+    found = [name for name in os.listdir(folder.parent)
+             if name.startswith("ziglang-") and name.endswith(".dist-info")]
     if len(found) == 1:
         return found[0].removeprefix("ziglang-").removesuffix(".dist-info")
+    from onefold.run import process
     done = process.run([str(zig), "version"], cwd=folder, timeout=60)
     return done.stdout.decode("utf-8", "replace").strip()
 
@@ -96,11 +102,12 @@ def compile_units(sources: Sequence[Source], target: Target, workdir: Path, *,
     work = workdir.resolve()
     units = [_materialize(source, work) for source in sources]
     common = [*COMPILE_FLAGS, optimize, "-target", target.triple, *target.cpu_flags,
-              "-fPIC" if shared else "-fno-pic", *_include_flags(work, include_dirs), *flags]
+              "-fPIC" if shared else "-fno-pic", *_include_flags(include_dirs),
+              *_prefix_maps(work, units), *flags]
     if target.os == "none":
         # Freestanding keeps the compiler from knowing memcpy; the loops rely on it.
         common += ["-ffreestanding", "-fbuiltin"]
-    objects = [work / f"{i:03d}_{Path(unit).stem[:40]}.o" for i, unit in enumerate(units)]
+    objects = [work / f"{Path(unit).stem[:40]}_{i}.o" for i, unit in enumerate(units)]
     commands = [["cc", *common, "-c", unit, "-o", obj.name]
                 for unit, obj in zip(units, objects, strict=True)]
     with events.Progress("compile", len(commands)) as progress:
@@ -124,11 +131,17 @@ def _materialize(source: Source, work: Path) -> str:
     return str(inner)
 
 
-def _include_flags(work: Path, include_dirs: Sequence[Path]) -> list[str]:
-    flags = [f"-ffile-prefix-map={work}=."]
+def _include_flags(include_dirs: Sequence[Path]) -> list[str]:
+    flags: list[str] = []
     for i, folder in enumerate(include_dirs):
         flags += ["-I", str(folder), f"-ffile-prefix-map={folder}=include{i}"]
     return flags
+
+
+def _prefix_maps(work: Path, units: Sequence[str]) -> list[str]:
+    folders = sorted({str(Path(unit).parent) for unit in units if Path(unit).is_absolute()})
+    return [f"-ffile-prefix-map={work}=.",
+            *(f"-ffile-prefix-map={folder}=source{i}" for i, folder in enumerate(folders))]
 
 
 def _run_all(commands: list[list[str]], work: Path, jobs: int, progress: events.Progress) -> None:
@@ -184,7 +197,7 @@ def link_shared(objects: Sequence[Path], out: Path, target: Target, *,
         temporary.unlink(missing_ok=True)
 
 
-def _undefined(done: process.Finished) -> set[str]:
+def _undefined(done: Finished) -> set[str]:
     marker = "undefined symbol: "
     return {line.partition(marker)[2].strip() for line in done.lines() if marker in line}
 
@@ -196,7 +209,7 @@ def link_executable(objects: Sequence[Path], out: Path, target: Target,
         raise TargetError(f"a Linux executable cannot be made for '{target.name}'",
                           why="the target has no operating system", kind=TargetError.CANNOT)
     _link(["-target", target.triple, "-O2", "-static", "-s", "-Wl,--gc-sections",
-           *_names(objects, out.parent), *flags], out)
+           *_names(objects, out.parent), *flags], out, target)
 
 
 def link_firmware(objects: Sequence[Path], out: Path, target: Target, *,
@@ -216,16 +229,32 @@ def link_firmware(objects: Sequence[Path], out: Path, target: Target, *,
     # No -s: the symbols are what code size and stack are read from, and are not flashed.
     _link(["-target", target.triple, f"-mcpu={target.cpu}", "-Os", "-T", layout.name,
            *_names([*start, *objects], work), "-Wl,--gc-sections,-e,reset",
-           "-Wl,-z,max-page-size=4"], out)
+           "-Wl,-z,max-page-size=4"], out, target)
 
 
-def _link(arguments: list[str], out: Path) -> None:
+def _link(arguments: list[str], out: Path, target: Target) -> None:
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        _zig(["cc", "-g0", *arguments, "-o", temporary.name], out.parent)
+        if is_prepared(target):
+            _zig(["cc", "-g0", *arguments, "-o", temporary.name], out.parent)
+        else:
+            with events.Progress(f"C run-time parts for {target.name}, built once"):
+                _zig(["cc", "-g0", *arguments, "-o", temporary.name], out.parent)
+            _marker(target).touch()
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_prepared(target: Target) -> bool:
+    """Whether the target's libc or compiler-rt has been built, so that linking is quick."""
+    return _marker(target).exists()
+
+
+def _marker(target: Target) -> Path:
+    from onefold.run import store
+    parts = target.triple if target.os == "linux" else f"{target.triple}-{target.cpu}"
+    return store.toolchain_folder() / f"ready-{version()}-{parts}"
 
 
 def _names(objects: Sequence[Path], work: Path) -> list[str]:
@@ -255,22 +284,23 @@ def compiler_rt(target: Target, workdir: Path) -> Path:
 
 
 def prepare(target: Target, workdir: Path) -> float:
-    """Builds what is built once for a target (libc, compiler-rt); returns the seconds it took."""
-    import time
+    """Builds what is built once for a target (libc, compiler-rt); returns the seconds it took.
+
+    The first time takes up to a minute, later ones a tenth of a second.
+    """
     begin = time.perf_counter()
-    with events.Progress(f"prepare {target.name}"):
-        if target.os == "linux":
-            objects = compile_units([("main.c", "int main(void) { return 0; }\n")], target, workdir)
-            link_executable(objects, workdir / "main", target)
-        elif target.memories:
-            source = ("main.c", "int main(void) { return 0; }\n")
-            link_firmware(compile_units([source], target, workdir), workdir / "main.elf", target)
+    source = ("prepare.c", "int main(void) { return 0; }\n")
+    if target.os == "linux":
+        objects = compile_units([source], target, workdir)
+        link_executable(objects, workdir / "prepare", target)
+    elif target.memories:
+        link_firmware(compile_units([source], target, workdir), workdir / "prepare.elf", target)
     return time.perf_counter() - begin
 
 
-def _zig(arguments: Sequence[str], work: Path) -> process.Finished:
+def _zig(arguments: Sequence[str], work: Path) -> Finished:
     """Runs zig in the work folder.  Raises `ToolchainError` or `DiskError` when it fails."""
-    from onefold.run import store
+    from onefold.run import process, store
     tool = find()
     env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(store.toolchain_folder()),
            "ZIG_LOCAL_CACHE_DIR": str(work / ".zig"), "LC_ALL": "C"}
@@ -290,7 +320,7 @@ def _zig(arguments: Sequence[str], work: Path) -> process.Finished:
     return done
 
 
-def _refuse(done: process.Finished, command: str) -> None:
+def _refuse(done: Finished, command: str) -> None:
     lines = done.lines()
     text = "\n".join(lines).lower()
     if "no space left" in text or "nospaceleft" in text or "disk quota" in text:
