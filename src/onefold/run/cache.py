@@ -7,7 +7,7 @@ model's bytes, the options, the toolchain, the kernels, the CPU features, Onefol
   all; killed builders leave a temporary folder that the next builder of the key removes.
 * **Built once.** A builder holds a file lock on its key; the lock ends with the process, so a
   stale lock does not exist.
-* **Verified.** `manifest.json` holds the SHA-256 of every file.  Small files (code, tables) are
+* **Verified.** `.entry.json`, the cache's manifest, holds the SHA-256 of every file.  Small files (code, tables) are
   hashed at every load.  Large ones (weights) are hashed once per boot: then their inode, size,
   modification and change time are remembered, and as long as those and the boot id are the same
   the contents are taken as verified.  The change time cannot be set by a program, and a crash
@@ -31,8 +31,8 @@ from onefold.errors import CacheError
 from onefold.run import store
 from onefold.run.lock import KeyLock
 
-MANIFEST = "manifest.json"
-STAMPS = "verified.json"
+MANIFEST = ".entry.json"
+STAMPS = ".verified.json"
 SMALL = 1 << 20
 """Files up to this size are hashed at every load (about a millisecond)."""
 

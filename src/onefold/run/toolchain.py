@@ -19,7 +19,8 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -110,8 +111,8 @@ def compile_units(sources: Sequence[Source], target: Target, workdir: Path, *,
     objects = [work / f"{Path(unit).stem[:40]}_{i}.o" for i, unit in enumerate(units)]
     commands = [["cc", *common, "-c", unit, "-o", obj.name]
                 for unit, obj in zip(units, objects, strict=True)]
-    with events.Progress("compile", len(commands)) as progress:
-        _run_all(commands, work, jobs or knobs.jobs(), progress)
+    with events.Progress("compile", len(commands)) as progress, _scratch(work) as scratch:
+        _run_all(commands, work, scratch, jobs or knobs.jobs(), progress)
     return objects
 
 
@@ -144,15 +145,28 @@ def _prefix_maps(work: Path, units: Sequence[str]) -> list[str]:
             *(f"-ffile-prefix-map={folder}=source{i}" for i, folder in enumerate(folders))]
 
 
-def _run_all(commands: list[list[str]], work: Path, jobs: int, progress: events.Progress) -> None:
+@contextmanager
+def _scratch(work: Path) -> Iterator[Path]:
+    """A folder for zig's own cache of objects, for the time of one operation."""
+    import shutil
+    import tempfile
+    folder = Path(tempfile.mkdtemp(prefix=".zig-", dir=work))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_all(commands: list[list[str]], work: Path, scratch: Path, jobs: int,
+             progress: events.Progress) -> None:
     if len(commands) == 1 or jobs == 1:
         for command in commands:
-            _zig(command, work)
+            _zig(command, work, scratch)
             progress.step(command[-1])
         return
     from concurrent.futures import ThreadPoolExecutor, as_completed
     with ThreadPoolExecutor(min(jobs, len(commands))) as pool:
-        running = {pool.submit(_zig, command, work): command[-1] for command in commands}
+        running = {pool.submit(_zig, command, work, scratch): command[-1] for command in commands}
         try:
             for future in as_completed(running):
                 future.result()
@@ -235,12 +249,14 @@ def link_firmware(objects: Sequence[Path], out: Path, target: Target, *,
 def _link(arguments: list[str], out: Path, target: Target) -> None:
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        if is_prepared(target):
-            _zig(["cc", "-g0", *arguments, "-o", temporary.name], out.parent)
-        else:
-            with events.Progress(f"C run-time parts for {target.name}, built once"):
-                _zig(["cc", "-g0", *arguments, "-o", temporary.name], out.parent)
-            _marker(target).touch()
+        command = ["cc", "-g0", *arguments, "-o", temporary.name]
+        with _scratch(out.parent) as scratch:
+            if is_prepared(target):
+                _zig(command, out.parent, scratch)
+            else:
+                with events.Progress(f"C run-time parts for {target.name}, built once"):
+                    _zig(command, out.parent, scratch)
+                _marker(target).touch()
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -273,10 +289,12 @@ def compiler_rt(target: Target, workdir: Path) -> Path:
     if not archive.exists():
         made = workdir / f".compiler_rt.{os.getpid()}.a"
         try:
-            with events.Progress(f"helper functions for {target.arch}"):
+            with (events.Progress(f"helper functions for {target.arch}, built once"),
+                  _scratch(workdir) as scratch):
                 _zig(["build-lib", "-static", str(find().zig.parent / "lib" / "compiler_rt.zig"),
                       "-target", target.triple, "-O", "ReleaseFast", "-fPIC", "-fstrip",
-                      "-ffunction-sections", "-fdata-sections", f"-femit-bin={made.name}"], workdir)
+                      "-ffunction-sections", "-fdata-sections", f"-femit-bin={made.name}"], workdir,
+                     scratch)
             made.replace(archive)
         finally:
             made.unlink(missing_ok=True)
@@ -298,12 +316,15 @@ def prepare(target: Target, workdir: Path) -> float:
     return time.perf_counter() - begin
 
 
-def _zig(arguments: Sequence[str], work: Path) -> Finished:
-    """Runs zig in the work folder.  Raises `ToolchainError` or `DiskError` when it fails."""
+def _zig(arguments: Sequence[str], work: Path, scratch: Path | None = None) -> Finished:
+    """Runs zig in the work folder; `scratch` takes its cache of objects (lld has none).
+
+    Raises `ToolchainError` or `DiskError` when it fails.
+    """
     from onefold.run import process, store
     tool = find()
     env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(store.toolchain_folder()),
-           "ZIG_LOCAL_CACHE_DIR": str(work / ".zig"), "LC_ALL": "C"}
+           "ZIG_LOCAL_CACHE_DIR": str(scratch or work), "LC_ALL": "C"}
     limit = knobs.COMPILE_TIMEOUT.get()
     try:
         done = process.run([str(tool.zig), *arguments], cwd=work, timeout=limit, env=env)
