@@ -472,3 +472,34 @@ def coefficient(x: Dim, s: Sym) -> Dim | None:
 
 def _loaded_uses(mono: Monomial, s: Sym) -> bool:
     return any(isinstance(a, Loaded) and s in a.scalar.index_symbols() for a in mono)
+
+
+def to_data(d: Dim) -> Any:
+    """A size as plain data for a file: an int, a name, or [operator, operands...]."""
+    if isinstance(d, int):
+        return d
+    terms: list[Any] = ["+"]
+    for mono, c in d.terms:
+        factors: list[Any] = ["*", c]
+        for a in mono:
+            factors.append([a.op, to_data(a.a), to_data(a.b)] if isinstance(a, Pair) else a.name)
+        terms.append(factors)
+    return terms
+
+
+def value_of(data: Any, env: Mapping[str, int]) -> int:
+    """The value of a size written by `to_data`."""
+    if isinstance(data, int):
+        return data
+    if isinstance(data, str):
+        return env[data]
+    op, *args = data
+    values = [value_of(a, env) for a in args]
+    if op == "+":
+        return sum(values)
+    if op == "*":
+        out = 1
+        for v in values:
+            out *= v
+        return out
+    return _EVAL[op](values[0], values[1])

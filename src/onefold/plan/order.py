@@ -22,8 +22,8 @@ from functools import cached_property
 
 from onefold.errors import PlanError
 
-SEARCH_LIMIT = 2500
-"""Most steps for which the search runs; each level costs time in proportion to the graph."""
+SEARCH_LIMIT = 20_000
+"""Most steps for which the search runs: its sets are bit masks, so that time grows squared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,14 @@ class Order:
 
 
 def choose_order(steps: Sequence[Step], sizes: Sequence[int], live_in: Collection[int] = (),
-                 live_out: Collection[int] = (), *, effort: int = 30_000) -> Order:
+                 live_out: Collection[int] = (), *, effort: int | None = None) -> Order:
     """A topological order of `steps` with a low peak of live bytes; deterministic.
 
-    `sizes` holds the bytes of each value.  Values in `live_in` are alive from the start, those in
-    `live_out` to the end; a value in both, or an input that nothing reads, is always alive.  A value that no step writes and that
-    is not in `live_in` is a constant and takes no room.  `effort` bounds the search in tried
-    extensions (about 300,000 take a second).  Raises `PlanError` when the given order is not
-    topological.
+    `sizes` holds the bytes of each value, by its index.  Values in `live_in` are alive from the
+    start, those in `live_out` to the end; a value in both, or an input that nothing reads, is
+    always alive.  A value that no step writes and that is not in `live_in` is a constant and takes
+    no room.  `effort` bounds the search in tried extensions (about 300,000 take a second; without
+    it 30,000 plus 30 per step).  Raises `PlanError` when the given order is not topological.
     """
     flow = _Flow(steps, sizes, live_in, live_out)
     flow.check_file_order()
@@ -77,7 +77,8 @@ def choose_order(steps: Sequence[Step], sizes: Sequence[int], live_in: Collectio
         if found < peak:
             best, name, peak = order, label, found
     if peak > floor and count <= SEARCH_LIMIT:
-        searched = _search(flow, floor, peak, effort)
+        tries = 30_000 + 30 * count if effort is None else effort
+        searched = _search(flow, floor, peak, tries)
         if searched and (found := flow.peak(searched)) < peak:
             best, name, peak = searched, "search", found
     return Order(tuple(best), peak, file_peak, name)
@@ -344,9 +345,9 @@ def _search(flow: _Flow, floor: int, peak: int, effort: int) -> list[int]:
 
 
 def _expand(flow: _Flow, state: _State, limit: int, found: dict[int, _State]) -> int:
-    """Adds the extensions of `state` with a peak below `limit`; returns how many were tried."""
+    """Adds the extensions of `state` with a peak below `limit`; returns the work spent."""
     options = []
-    for tried, s in enumerate(state.ready):
+    for s in state.ready:
         running, grown = flow.extend(s, state.done)
         peak = max(state.peak, state.live + running)
         if grown <= 0 and peak == state.peak:
@@ -358,7 +359,7 @@ def _expand(flow: _Flow, state: _State, limit: int, found: dict[int, _State]) ->
         known = found.get(done)
         if peak < limit and (known is None or peak < known.peak):
             found[done] = _State(done, (), live, peak, s, state)
-    return tried + 1
+    return len(state.ready)
 
 
 def _with_ready(flow: _Flow, state: _State) -> _State:

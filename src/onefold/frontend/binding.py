@@ -1,0 +1,41 @@
+"""What the user fixes about a model before it becomes a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from onefold.ir import dims
+from onefold.ir.dims import Dim
+from onefold.ir.graph import Array
+
+
+@dataclass(frozen=True)
+class Binding:
+    """shapes: input name -> whole shape; dims: dimension name -> size or (lowest, highest);
+    values: input name -> contents, which are then constant; states: output name -> input name
+    that receives it at the next call.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dims: Mapping[str, int | tuple[int, int]] = field(default_factory=dict)
+    values: Mapping[str, Array] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+
+    def dim(self, name: str, symbol: str) -> Dim:
+        """The dimension called `name` in the model; `symbol` is its name in C."""
+        given = self.dims.get(name)
+        if isinstance(given, int):
+            return given
+        lo, hi = given if given is not None else (0, dims.INF)
+        return dims.sym(symbol, lo, hi)
+
+
+class ValueNeeded(Exception):
+    """The model cannot be compiled before these inputs' contents are known."""
+
+    def __init__(self, inputs: tuple[str, ...], layer: str, reason: str) -> None:
+        super().__init__(f"{layer}: {reason}")
+        self.inputs = inputs
+        self.layer = layer
+        self.reason = reason
