@@ -48,7 +48,8 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The NumPy type of an element type; those that NumPy lacks come from `ml_dtypes`."""
     if dtype in _ML_DTYPES:
         import ml_dtypes  # 10 ms that most models do not need
-        return np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
+        exotic: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[dtype]))
+        return exotic
     return np.dtype(object) if dtype == "string" else np.dtype(dtype)
 
 
@@ -82,10 +83,11 @@ def decode(raw: memoryview, dtype: str, dims: Sequence[int], where: str) -> Arra
             why=f"{count} elements of {dtype} take {need} bytes, the file gives {len(raw)}")
     if dtype == "bool":
         # A view would let bytes other than 0 and 1 pass as booleans.
-        return (np.frombuffer(raw, np.uint8) != 0).reshape(dims)
+        truth: Array = np.frombuffer(raw, np.uint8) != 0
+        return truth.reshape(dims)
     if BITS[dtype] < 8:
         return unpack(np.frombuffer(raw, np.uint8), dtype, count).reshape(dims)
-    flat = np.frombuffer(raw, numpy_dtype(dtype))
+    flat: Array = np.frombuffer(raw, numpy_dtype(dtype))
     return (flat if sys.byteorder == "little" else flat.byteswap()).reshape(dims)
 
 

@@ -91,17 +91,17 @@ class Tensor:
 
     def _string_array(self) -> Array:
         if len(self.strings) != self.count:
-            raise self._wrong_count(len(self.strings))
+            raise self._wrong_count(f"{len(self.strings)} strings")
         flat = np.empty(self.count, object)
         for i, s in enumerate(self.strings):
             flat[i] = text_or_bytes(s)
         return flat.reshape(self.dims)
 
-    def _wrong_count(self, found: int) -> ModelFormatError:
+    def _wrong_count(self, found: str) -> ModelFormatError:
         return ModelFormatError(
             "tensor data has the wrong length", where=self.where,
             why=f"the shape {list(self.dims)[:12]} has {self.count} elements, the file gives "
-                f"{found} values")
+                f"{found}")
 
     def _from_fields(self, dtype: str) -> Array:
         """Elements of the typed field that belongs to the type."""
@@ -114,11 +114,13 @@ class Tensor:
             stored *= 2
         values = numbers(segments, np.dtype(storage), stored, self.where)
         if values is None:
-            raise self._wrong_count(sum(map(len, segments)))
+            size = sum(memoryview(s).nbytes for s in segments)
+            raise self._wrong_count(f"another number of values in {size} bytes of {name}")
         if bits < 8 and bits != 6:
             return elements.unpack(values.astype(np.uint8), dtype, count).reshape(self.dims)
         if dtype == "bool":
-            return (values != 0).reshape(self.dims)
+            truth: Array = values != 0
+            return truth.reshape(self.dims)
         if name == "int32_data" or dtype == "uint32":
             # The integer's low bits are the element's own bits.
             values = values.astype(f"u{bits // 8 or 1}")
