@@ -159,7 +159,7 @@ def _rivals(blocks: Sequence[Block], overlap_ok: Pairs) -> list[list[int]]:
     rivals: list[list[int]] = [[] for _ in blocks]
     alive: list[int] = []
     for i in sorted(range(len(blocks)), key=lambda i: blocks[i].first):
-        begin, free = blocks[i].first, partners.get(blocks[i].id, frozenset())
+        begin, free = blocks[i].first, partners.get(blocks[i].id, set())
         alive = [j for j in alive if blocks[j].last >= begin]
         for j in alive:
             if blocks[j].id not in free:
