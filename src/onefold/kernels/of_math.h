@@ -143,8 +143,8 @@ OF_INLINE of_dd of_dd_product(double a, double b) {
 #if OF_HAS_FMA_F64
   return (of_dd){p, __builtin_fma(a, b, -p)};
 #else  // 26-bit halves, whose products are exact; this target cannot fuse them with the sums
-  const double ah = of_from_bits_f64(of_bits_f64(a) & ~0x7ffffffu), al = a - ah;
-  const double bh = of_from_bits_f64(of_bits_f64(b) & ~0x7ffffffu), bl = b - bh;
+  const double ah = of_from_bits_f64(of_bits_f64(a) & ~(uint64_t)0x7ffffff), al = a - ah;
+  const double bh = of_from_bits_f64(of_bits_f64(b) & ~(uint64_t)0x7ffffff), bl = b - bh;
   return (of_dd){p, ((ah * bh - p) + ah * bl + al * bh) + al * bl};
 #endif
 }
@@ -275,8 +275,8 @@ OF_INLINE double of_rsqrt_f64(double x) { return 1.0 / of_sqrt_f64(x); }
 // A third of the exponent as a first guess, two of Halley's steps (3 times the digits each), one of Newton's
 OF_INLINE double of_cbrt_f64(double x) {
   const double a = of_abs_f64(x);
-  const bool small = a < DBL_MIN;
-  const double v = small ? a * 0x1p54 : a;
+  const bool small = a < 0x1p-900, big = a > 0x1p900;  // room for the cubes below
+  const double v = small ? a * 0x1p180 : big ? a * 0x1p-180 : a;
   const uint64_t high = of_bits_f64(v) >> 32;
   double t = of_from_bits_f64((uint64_t)((uint32_t)high / 3u + 715094163u) << 32);
   for (int i = 0; i < 2; i++) {
@@ -285,7 +285,7 @@ OF_INLINE double of_cbrt_f64(double x) {
   }
   t = of_from_bits_f64(of_bits_f64(t) & ~(uint64_t)0x3fffffff);  // so that t * t is exact below
   t = t + t * ((v / (t * t) - t) / (2.0 * t + v / (t * t)));
-  const double y = of_copysign_f64(small ? t * 0x1p-18 : t, x);
+  const double y = of_copysign_f64(small ? t * 0x1p-60 : big ? t * 0x1p60 : t, x);
   return ((a == 0) | (a == OF_INF_F64) | (x != x)) ? x : y;
 }
 OF_INLINE float of_cbrt_f32(float x) { return (float)of_cbrt_f64((double)x); }

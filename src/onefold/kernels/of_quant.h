@@ -107,7 +107,7 @@ OF_INLINE int32_t of_multiply_by_quantized_multiplier_i64(int64_t x, int32_t mul
   }                                                                                                    \
   /* m integer bits in, 0 out */                                                                       \
   OF_INLINE T of_fixed_logistic_##S(T a, int m) {                                                      \
-    const T n = (T)(a > 0 ? -a : a), negative = (T)(a > 0 ? n : (T)-(T)-a);                            \
+    const T negative = (T)(a > 0 ? -a : a);                                                            \
     const T r = of_one_over_one_plus_x_##S(of_exp_on_negative_values_##S(negative, m));                \
     return a == 0 ? of_fixed_constant_##S(1 << 30) : a > 0 ? r : (T)((MAX) - r);                       \
   }                                                                                                    \

@@ -106,11 +106,11 @@ OF_INLINE double of_gamma_positive(double x) {
 }
 OF_COLD double of_tgamma_f64(double x) {
   const double a = of_abs_f64(x);
-  if (x == 0) return 1.0 / x;
+  if (a < 0x1p-60) return 1.0 / x;
   if (x != x) return x;
   if (x > 0) return of_gamma_positive(x);
   if (a == of_trunc_f64(a)) return OF_NAN_F64;
-  return -OF_PI_HI / (a * of_sin_pi(a)) / of_gamma_positive(a);
+  return -OF_PI_HI / of_sin_pi(a) / (a * of_gamma_positive(a));
 }
 OF_INLINE double of_lgamma_positive(double x) {
   if (x >= 12.0) {
@@ -129,10 +129,11 @@ OF_INLINE double of_lgamma_positive(double x) {
 OF_COLD double of_lgamma_f64(double x) {
   const double a = of_abs_f64(x);
   if (x != x) return x;
-  if ((a == OF_INF_F64) | (x == 0)) return OF_INF_F64;
+  if (a < 0x1p-60) return -of_log_f64(a);
+  if (a == OF_INF_F64) return OF_INF_F64;
   if (x > 0) return of_lgamma_positive(x);
   if (a == of_trunc_f64(a)) return OF_INF_F64;
-  return of_log_f64(OF_PI_HI / (a * of_abs_f64(of_sin_pi(a)))) - of_lgamma_positive(a);
+  return of_log_f64(OF_PI_HI / of_abs_f64(of_sin_pi(a))) - of_log_f64(a) - of_lgamma_positive(a);
 }
 OF_INLINE float of_tgamma_f32(float x) { return (float)of_tgamma_f64((double)x); }
 OF_INLINE float of_lgamma_f32(float x) { return (float)of_lgamma_f64((double)x); }
