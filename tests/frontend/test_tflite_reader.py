@@ -68,7 +68,7 @@ def same_tensor(ours: Tensor, theirs: Any, model: Any) -> None:
 
 def same_quantization(ours: Quantization | None, theirs: Any, shape: tuple[int, ...]) -> None:
     if ours is None:
-        assert theirs is None or not listed(theirs.scale) and theirs.detailsType == 0
+        assert theirs is None or (not listed(theirs.scale) and theirs.detailsType == 0)
         return
     np.testing.assert_array_equal(ours.scale, theirs.scale)
     np.testing.assert_array_equal(ours.zero_point, theirs.zeroPoint)

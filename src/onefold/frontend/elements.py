@@ -92,7 +92,7 @@ def decode(raw: memoryview, dtype: str, dims: Sequence[int], where: str) -> Arra
 
 
 def unpack(packed: npt.NDArray[np.uint8], dtype: str, count: int) -> Array:
-    """Elements of 2, 4 or 6 bits, one per byte, as the `ml_dtypes` type."""
+    """Elements of 2, 4 or 6 bits, one per byte, as the `ml_dtypes` type (unused bits are 0)."""
     bits = BITS[dtype]
     if bits == 6:
         stream = np.unpackbits(packed, bitorder="little", count=count * 6).reshape(count, 6)
@@ -100,9 +100,6 @@ def unpack(packed: npt.NDArray[np.uint8], dtype: str, count: int) -> Array:
     else:
         shifts = np.arange(0, 8, bits, dtype=np.uint8)
         codes = ((packed[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count]
-    if dtype in ("int4", "int2"):
-        high = np.uint8(1 << (bits - 1))
-        codes = (codes ^ high) - high
     return codes.astype(np.uint8).view(numpy_dtype(dtype))
 
 
