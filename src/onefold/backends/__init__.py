@@ -1,0 +1,51 @@
+"""The contract between the compiler and whoever runs a part of a model.
+
+A backend says which nodes it takes, turns a region into files, and loads those files into
+something that can be called. The built-in CPU stands behind the same contract as everyone else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from onefold.ir.graph import Array, Graph, Node
+from onefold.target import Target
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked of the compiler."""
+
+    precision: str = "f32"
+    threads: int = 1
+    optimize: str = "-O3"
+
+
+class Runnable(Protocol):
+    """A loaded region."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Outputs for inputs, both in the region's order."""
+
+    def reset(self) -> None:
+        """State back to its initial contents."""
+
+
+class Backend(Protocol):
+    @property
+    def name(self) -> str:
+        """Shown in reports."""
+
+    def accepts(self, node: Node, target: Target) -> str:
+        """Empty where the node can run here, else the reason why not."""
+
+    def compile(
+        self, region: Graph, target: Target, folder: Path, options: Options
+    ) -> Mapping[str, Any]:
+        """Write what running needs into the folder; returns facts for the report."""
+
+    def load(self, folder: Path, region: Graph | None) -> Runnable:
+        """What `compile` wrote, ready to be called; region is None on a warm start."""

@@ -51,7 +51,7 @@ def emit(program: Program, prefix: str) -> Sources:
     main = _Main(program, prefix, names, kernels if alone else [])
     files[f"{prefix}.c"] = main.text()
     units.insert(0, f"{prefix}.c")
-    labels = tuple(f"{s.op} {s.origin}".strip() for s in steps)
+    labels = (*(str(s.origin) or s.op for s in steps), "sizes and loops")
     return Sources(prefix, files, tuple(units), labels)
 
 
@@ -110,7 +110,7 @@ def header(program: Program, prefix: str) -> str:
         lines.append(f"// dims[{k}]: {s.name}, {s.lo} to {s.hi}")
     lines += [
         "",
-        "// Returns 0, or 16 * (1 + number of the step) + the reason why it stopped.",
+        "// Returns 0, or 1 + 16 * (number of the step) + the reason why it stopped.",
         f"int32_t {prefix}_run(void *arena, const void *weights, void *state,",
         "                  const void *const *inputs, void *const *outputs, int64_t *dims);",
         "",
@@ -126,6 +126,7 @@ class _Main:
     ) -> None:
         self.program, self.prefix, self.names, self.kernels = program, prefix, names, kernels
         self.number = 0
+        self.total = sum(1 for _ in program.flat())
 
     def text(self) -> str:
         p = self.program
@@ -147,7 +148,7 @@ class _Main:
             out.append(f"  const ix {d.name} = dims[{k}];")
             out.append(
                 f"  if ({d.name} < {dim_text(d.lo)} || {d.name} > {dim_text(d.hi)}) "
-                f"return OF_BAD_SIZE;"
+                f"return {1 + 16 * self.total} + OF_BAD_SIZE;"
             )
         out += [f"  ix {d.name} = 0;" for d in p.found]
         out += self.block(p.steps, "  ")
@@ -202,7 +203,7 @@ class _Main:
             args.append("&err")
         lines = [f"{self.names.names[s.kernel]}({', '.join(args)});{comment}"]
         if s.kernel.stops:
-            lines.append(f"if (err) return {16 * (number + 1)} + err;")
+            lines.append(f"if (err) return {1 + 16 * number} + err;")
         return lines
 
     def _if(self, s: IfStep, pad: str) -> list[str]:
@@ -230,7 +231,7 @@ class _Main:
             f"  // {c_comment(str(s.origin))}"
         )
         if s.limit < 1 << 62:
-            out.append(f"{inner}if ({turn} >= {s.limit}) return OF_BAD_SIZE;")
+            out.append(f"{inner}if ({turn} >= {s.limit}) return {1 + 16 * self.total} + OF_LOOP_LIMIT;")
         if s.counter is not None:
             out.append(f"{inner}*{self.pointer(s.counter, 'int64_t', False)} = {turn};")
         if s.turns is not None:

@@ -111,3 +111,22 @@ def importer_for(source: Source) -> Importer:
     raise ModelFormatError(f"there is no importer for {found.title}", where=source.name,
                            why=f"the contents are those of {found.title}",
                            remedy=found.remedy, kind=ModelFormatError.UNKNOWN)
+
+
+def read_model(source: Any, format: str = "") -> Any:
+    """The model in a path, bytes or `onnx.ModelProto`, read by the importer of its format: a
+    `frontend.model.SourceModel`.
+
+    Raises ModelFormatError when it cannot be read, or when no importer takes it.
+    """
+    if hasattr(source, "SerializeToString"):
+        from onefold.frontend.onnx.reader import _serialised
+
+        source = _serialised(source)
+    opened = open_source(source)
+    entry = importer_for(opened) if not format else find_importer(format)
+    if entry is None:
+        known = ", ".join(sorted(importers()))
+        raise ModelFormatError(f"there is no importer for the format '{format}'",
+                               why=f"known are {known}", kind=ModelFormatError.UNKNOWN)
+    return entry.load(opened)

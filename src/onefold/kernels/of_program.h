@@ -9,11 +9,13 @@ typedef ptrdiff_t ix;  // sizes and indices
 #define OF_HIDDEN __attribute__((visibility("hidden")))
 #define OF_PUBLIC __attribute__((visibility("default")))
 
-// Reasons that a step gives for stopping the program.
+// Reasons that a step gives for stopping the program; the runtime knows them by these numbers.
 enum {
-  OF_BAD_INDEX = 1,  // an index read from a tensor lies outside
-  OF_BAD_SIZE = 2,   // a size is outside its bounds
-  OF_BAD_VALUE = 3,  // an input value that the operator does not take
+  OF_BAD_INDEX = 1,   // an index read from a tensor lies outside
+  OF_BAD_SIZE = 2,    // a size is outside its bounds
+  OF_BAD_SHAPE = 4,   // sizes found at run time do not fit each other
+  OF_LOOP_LIMIT = 5,  // a loop runs longer than its results have room for
+  OF_BAD_VALUE = 7,   // an input value that the operator does not take
 };
 #define OF_STOP(reason) do { *err = (reason); return; } while (0)
 

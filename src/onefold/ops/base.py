@@ -190,6 +190,10 @@ class Op:
         """The slow, obvious result(s) on NumPy arrays; the definition of the operator."""
         raise NotImplementedError(self.name)
 
+    def ref_in(self, n: Node, env: Any, *x: Any) -> Any:
+        """As `ref`, for operators that run bodies: env.run(graph, inputs), env.get(value)."""
+        return self.ref(n, *x)
+
     def lower(self, k: Lowering) -> Lowered:
         """The compiled form."""
         raise NotImplementedError(self.name)

@@ -6,7 +6,10 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from onefold.run import store
 
@@ -68,3 +71,56 @@ def _write(memo: Path, facts: list[int], digest: str) -> None:
         temporary.replace(memo)
     except OSError:  # a full or read-only disk: the next run hashes again
         temporary.unlink(missing_ok=True)
+
+
+def model_digest(source: Any) -> str:
+    """SHA-256 of a model given as bytes or as an `onnx.ModelProto`."""
+    raw = source if isinstance(source, bytes) else source.SerializeToString()
+    return hashlib.sha256(raw).hexdigest()
+
+
+def with_externals(path: Path, digest: str, find: Callable[[], Sequence[str]]) -> str:
+    """The digest of a model file together with the files it keeps weights in.
+
+    Which files those are follows from the model's bytes, so `find`, which reads the model, is
+    asked only once per digest; the answer is kept beside the cache.
+    """
+    memo = store.cache_folder() / "digests" / f"externals-{digest[:40]}.json"
+    try:
+        names = json.loads(memo.read_bytes())
+    except (OSError, ValueError):
+        names = sorted(set(find()))
+        _write_names(memo, names)
+    if not names:
+        return digest
+    parts = [digest]
+    for name in names:
+        try:
+            parts.append(file_digest(path.parent / name))
+        except OSError:  # the importer says what is missing
+            parts.append("missing")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _write_names(memo: Path, names: Sequence[str]) -> None:
+    temporary = memo.with_suffix(f".{os.getpid()}")
+    try:
+        memo.parent.mkdir(mode=0o700, exist_ok=True)
+        temporary.write_text(json.dumps(names), "utf-8")
+        temporary.replace(memo)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+@cache
+def package_digest() -> str:
+    """A digest of this package's own sources, by name, size and time of each file: whatever
+    generated code depends on. Installed files do not change behind a running process."""
+    root = Path(__file__).resolve().parent.parent
+    facts = []
+    for folder, _, files in sorted(os.walk(root)):
+        for name in sorted(files):
+            if name.endswith((".py", ".h", ".toml", ".c")):
+                found = os.stat(os.path.join(folder, name))
+                facts.append(f"{folder}/{name} {found.st_size} {found.st_mtime_ns}")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()

@@ -2,79 +2,101 @@
 
 from __future__ import annotations
 
-import ctypes
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from onefold.errors import RunError
-from onefold.ir import dims, dtypes
+from onefold.errors import InputError
 from onefold.ir.graph import Array
 from onefold.run.artifact import LIBRARY, WEIGHTS, Artifact
-
-REASONS = {1: "an index read from a tensor is out of range", 2: "a size is out of its bounds",
-           3: "an input holds a value that the operator does not take"}  # fmt: skip
+from onefold.run.library import ArenaPool, Block, Call, Library, Weights
+from onefold.run.ports import PortFacts, shape_of
 
 
 class Loaded:
-    """An artifact loaded into this process; `run` may be called from several threads."""
+    """An artifact loaded into this process. `run` may be called from several threads: each call
+    has an arena of its own; programs with state take one call at a time."""
 
     def __init__(self, artifact: Artifact) -> None:
         f = artifact.facts
         self.facts: Mapping[str, Any] = f
-        self._lib = ctypes.CDLL(str(artifact.path / LIBRARY))
-        self._run = getattr(self._lib, f"{f['prefix']}_run")
-        weights = artifact.path / WEIGHTS
-        size = f["weights_bytes"]
-        self._weights = np.memmap(weights, np.uint8, "r") if size else np.zeros(64, np.uint8)
-        self._state = np.zeros(f["state_bytes"] + 64, np.uint8)
+        self.inputs = [PortFacts.of(p) for p in f["inputs"]]
+        self.outputs = [PortFacts.of(p) for p in f["outputs"]]
+        self.names = [d["name"] for d in (*f["dims"], *f["found"])]
+        self.library = Library(artifact.path / LIBRARY, f["prefix"], f["labels"])
+        self.weights = Weights(artifact.path / WEIGHTS if f["weights_bytes"] else None)
+        self.arenas = ArenaPool(f["arena_bytes"] + 64)
+        self.state = Block(f["state_bytes"]) if f["state_bytes"] else None
+        self._lock = threading.Lock()
         self.reset()
 
     def reset(self) -> None:
         """State back to its initial contents."""
-        self._state[:] = 0
+        if self.state is None:
+            return
+        image = bytearray(self.state.size)
         for s in self.facts["states"]:
             if s["initial"] is not None:
-                raw = np.frombuffer(bytes.fromhex(s["initial"]), np.uint8)
-                self._state[s["offset"] : s["offset"] + raw.size] = raw
+                raw = bytes.fromhex(s["initial"])
+                image[s["offset"] : s["offset"] + len(raw)] = raw
+        self.state.fill(bytes(image))
+
+    def sizes(self, inputs: Sequence[Array]) -> dict[str, int]:
+        """The run-time dimensions that the inputs' shapes tell.
+
+        Raises InputError where two inputs disagree or a size is out of its bounds.
+        """
+        env: dict[str, int] = {}
+        for a, port in zip(inputs, self.inputs, strict=True):
+            port.match(a.shape, env)
+        for d in self.facts["dims"]:
+            size = env.get(d["name"])
+            if size is not None and not d["lo"] <= size <= d["hi"]:
+                raise InputError(
+                    f"the dimension {d['name']} is {size}",
+                    why=f"the program was compiled for {d['lo']} to {d['hi']}",
+                    remedy="Compile with a wider range: --dim NAME=LO..HI.",
+                )
+        return env
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Outputs for inputs in the program's order, types and shapes already checked."""
-        f = self.facts
-        env: dict[str, int] = {}
+        """Outputs for inputs in the program's order, element types already checked."""
         ins = [np.asarray(a, order="C") for a in inputs]
-        for a, port in zip(ins, f["inputs"], strict=True):
-            for size, d in zip(a.shape, port["shape"], strict=True):
-                if not isinstance(d, int):
-                    env[d[1][2]] = size
-        sizes = [env.get(d["name"], 0) for d in f["dims"]] + [0] * len(f["found"])
-        table = (ctypes.c_int64 * max(len(sizes), 1))(*sizes)
-        outs = [np.empty(p["bytes"] + 64, np.uint8) for p in f["outputs"]]
-        arena = np.empty(f["arena_bytes"] + 64, np.uint8)
-        start = -arena.ctypes.data % 64
-        code = self._run(
-            ctypes.c_void_p(arena.ctypes.data + start), ctypes.c_void_p(self._weights.ctypes.data),
-            ctypes.c_void_p(self._state.ctypes.data), _pointers(ins), _pointers(outs), table,
-        )  # fmt: skip
-        if code:
-            raise self.failure(code)
-        for d, size in zip(f["dims"] + f["found"], table, strict=False):
-            env[d["name"]] = size
-        return [self._shaped(o, p, env) for o, p in zip(outs, f["outputs"], strict=True)]
+        env = self.sizes(ins)
+        static = not self.names
+        outs = [
+            np.empty(p.ints, p.dtype) if static else np.empty(p.capacity, p.dtype)
+            for p in self.outputs
+        ]
+        table = [env.get(n, 0) for n in self.names]
+        with self.arenas.arena() as arena:
+            call = Call(self.library, arena, self.weights, self.state, ins, outs, table)
+            if self.state is None:
+                call()
+            else:
+                with self._lock:
+                    call()
+        if static:
+            return outs
+        env.update(zip(self.names, call.dims, strict=False))
+        return [_shaped(o, shape_of(p, env)) for o, p in zip(outs, self.outputs, strict=True)]
 
-    def failure(self, code: int) -> RunError:
-        step, reason = divmod(code, 16)
-        labels = self.facts["labels"]
-        where = labels[step - 1] if 0 < step <= len(labels) else self.facts["name"]
-        return RunError("the program stopped", where=where, why=REASONS.get(reason, str(reason)))
+    def prepare(self, inputs: Sequence[Array]) -> tuple[Call, list[Array]]:
+        """A call bound to these input arrays and to output arrays made for it: run it again and
+        again after changing the inputs' contents. For programs whose sizes are all known."""
+        outs = [np.empty(p.ints, p.dtype) for p in self.outputs]
+        env = self.sizes(inputs)
+        table = [env.get(n, 0) for n in self.names]
+        call = Call(
+            self.library, self.arenas.take(), self.weights, self.state, inputs, outs, table
+        )
+        return call, outs
 
-    def _shaped(self, raw: Array, port: Mapping[str, Any], env: Mapping[str, int]) -> Array:
-        shape = tuple(dims.value_of(d, env) for d in port["shape"])
-        kind = dtypes.BY_NAME[port["dtype"]]
-        size = int(np.prod(shape, dtype=np.int64)) * kind.bytes
-        return raw[:size].view(kind.numpy).reshape(shape)
 
-
-def _pointers(arrays: Sequence[Array]) -> Any:
-    return (ctypes.c_void_p * max(len(arrays), 1))(*[a.ctypes.data for a in arrays])
+def _shaped(raw: Array, shape: tuple[int, ...]) -> Array:
+    size = 1
+    for d in shape:
+        size *= d
+    return raw[:size].reshape(shape)

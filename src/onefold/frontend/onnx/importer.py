@@ -9,10 +9,14 @@ from typing import Any
 
 from onefold.codegen.text import c_name
 from onefold.errors import Miss, ModelFormatError, UnsupportedModelError
+from onefold.frontend import importer
 from onefold.frontend.binding import Binding, ValueNeeded
+from onefold.frontend.model import Declared
 from onefold.frontend.onnx import records as r
+from onefold.frontend.onnx.reader import read
 from onefold.frontend.onnx.rules import rules
 from onefold.frontend.onnx.tensors import SparseTensor, Tensor
+from onefold.frontend.source import Source
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Builder, Graph, Origin, Value
 from onefold.ir.types import AnyType, OptionalType, SequenceType, TensorType
@@ -25,6 +29,64 @@ MAX_DEPTH = 40  # functions that call functions, bodies inside bodies
 
 class Poison(Exception):
     """An input comes from a node that was refused; that node is reported, not this one."""
+
+
+@importer(format="onnx", title="ONNX")
+def load_onnx(source: Source) -> OnnxModel:
+    """Reads an ONNX file; see OnnxModel.graph for what becomes of it."""
+    return OnnxModel(read(source), source.name)
+
+
+class OnnxModel:
+    """An ONNX model that has been read."""
+
+    format = "onnx"
+
+    def __init__(self, records: r.Model, where: str = "") -> None:
+        self.records = records
+        self.where = where
+        constant = {t.name for t in records.graph.initializers}
+        self.inputs = [_declared(v) for v in records.graph.inputs if v.name not in constant]
+        self.outputs = [_declared(v) for v in records.graph.outputs]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        m = self.records
+        return {
+            "producer": f"{m.producer} {m.producer_version}".strip(),
+            "ir_version": m.ir_version, "opset": dict(m.opset), "nodes": len(m.graph.nodes),
+        }  # fmt: skip
+
+    @property
+    def external_files(self) -> list[str]:
+        tensors = [t for g in _graphs(self.records) for t in g.initializers]
+        tensors += [
+            a for g in _graphs(self.records) for n in g.nodes for a in n.attributes.values()
+            if isinstance(a, Tensor)
+        ]  # fmt: skip
+        return [t.external["location"] for t in tensors if t.external and "location" in t.external]
+
+    def graph(self, binding: Binding) -> Graph:
+        return import_onnx(self.records, binding, self.where)
+
+
+def _graphs(m: r.Model) -> list[r.Graph]:
+    """The main graph and every body in it."""
+    out, waiting = [], [m.graph]
+    while waiting:
+        g = waiting.pop()
+        out.append(g)
+        for n in g.nodes:
+            for a in n.attributes.values():
+                waiting += [x for x in (a if isinstance(a, tuple) else (a,)) if isinstance(x, r.Graph)]
+    return out
+
+
+def _declared(v: r.ValueInfo) -> Declared:
+    if isinstance(v.type, r.TensorType):
+        return Declared(v.name, v.type.dtype, v.type.shape)
+    kind = "sequence" if isinstance(v.type, r.SequenceType) else "optional"
+    return Declared(v.name, "", None, kind)
 
 
 @dataclass

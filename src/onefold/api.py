@@ -1,0 +1,159 @@
+"""The whole flow on one page: load, compile, run.
+
+    model = onefold.load("net.onnx")
+    program = model.compile(target="host")
+    out = program({"input": x})
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onefold.errors import ModelFormatError, OptionError
+
+if TYPE_CHECKING:
+    from onefold.forms import Program
+    from onefold.frontend.binding import Binding
+    from onefold.frontend.model import Declared, SourceModel
+    from onefold.ir.graph import Graph
+
+PRECISIONS = ("f32", "bf16", "f16", "auto")
+
+
+def load(
+    source: str | os.PathLike[str] | bytes | Any,
+    *,
+    format: str = "",
+    ops: str | os.PathLike[str] | None = None,
+) -> Model:
+    """A model from a path, from bytes, or from an `onnx.ModelProto`.
+
+    format: one of the importers' names, where the contents should not decide. ops: a Python file
+    with operators of your own. Nothing is parsed before it is needed.
+    Raises ModelFormatError for a file that cannot be read.
+    """
+    if ops is not None:
+        from onefold.ops.own import load_file
+
+        load_file(Path(ops))
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if not path.exists():
+            raise ModelFormatError(f"there is no file '{path}'", kind=ModelFormatError.MISSING)
+        return Model(path, format, ops)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return Model(bytes(source), format, ops)
+    if hasattr(source, "SerializeToString"):
+        return Model(source, "onnx", ops)
+    raise OptionError(
+        f"a model cannot be loaded from {type(source).__name__}",
+        remedy="Give a path, bytes, or an onnx.ModelProto.",
+    )
+
+
+class Model:
+    """A model that can be compiled, looked at and run. Made by `load`."""
+
+    def __init__(
+        self, source: Path | bytes | Any, format: str = "", ops: str | os.PathLike[str] | None = None
+    ) -> None:
+        self.source = source
+        self.format = format
+        self.ops = ops
+        self._read: SourceModel | None = None
+        self._digest = ""
+
+    @property
+    def name(self) -> str:
+        return self.source.name if isinstance(self.source, Path) else "model"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file and of the files with its weights, where there are any."""
+        if not self._digest:
+            from onefold.run.digest import file_digest, model_digest, with_externals
+
+            if isinstance(self.source, Path):
+                found = file_digest(self.source)
+                self._digest = with_externals(self.source, found, lambda: self.read.external_files)
+            else:
+                self._digest = model_digest(self.source)
+            if self.ops is not None:
+                self._digest += file_digest(Path(self.ops))
+        return self._digest
+
+    @property
+    def read(self) -> SourceModel:
+        """The file's own records."""
+        if self._read is None:
+            from onefold.frontend import read_model
+
+            self._read = read_model(self.source, self.format)
+        return self._read
+
+    @property
+    def inputs(self) -> Sequence[Declared]:
+        """Inputs as the file declares them."""
+        return self.read.inputs
+
+    @property
+    def outputs(self) -> Sequence[Declared]:
+        """Outputs as the file declares them."""
+        return self.read.outputs
+
+    @property
+    def graph(self) -> Graph:
+        """The model as a graph, before any pass, open dimensions as symbols."""
+        from onefold.frontend.binding import Binding
+
+        return self.bind(Binding())
+
+    def bind(self, binding: Binding) -> Graph:
+        """The graph under a binding of shapes, dimensions and values."""
+        return self.read.graph(binding)
+
+    def compile(
+        self,
+        target: str = "host",
+        precision: str = "f32",
+        threads: int = 1,
+        *,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        dims: Mapping[str, int | Sequence[int] | tuple[int, int] | range | str] | None = None,
+        states: Mapping[str, str] | None = None,
+        values: Mapping[str, Any] | None = None,
+        fallback: bool = True,
+        optimize: str = "-O3",
+        cache: bool = True,
+    ) -> Program:
+        """A program for this machine or one like it.
+
+        shapes: whole shapes of inputs by name. dims: open dimensions by name: a size, "LO..HI"
+        (bounded at run time), or several sizes (buckets). states: output name -> input name that
+        receives it at the next call. values: contents of inputs that decide shapes.
+        fallback: whether layers without a compiled form may run in NumPy, with a warning.
+        Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
+        """
+        from onefold.backends import Options
+        from onefold.forms import Program, Wanted
+
+        if precision not in PRECISIONS:
+            raise OptionError(f"there is no precision '{precision}'",
+                              why="it is one of " + ", ".join(PRECISIONS))  # fmt: skip
+        wanted = Wanted.of(shapes, dims, states, values)
+        options = Options(precision, threads, optimize)
+        return Program(self, target, options, wanted, fallback, cache)
+
+    def run(self, inputs: Mapping[str, Any] | Any) -> dict[str, Any]:
+        """The outputs by the operators' NumPy references: slow, needs no compiler."""
+        from onefold.forms import run_reference
+
+        return run_reference(self, inputs)
+
+    def __repr__(self) -> str:
+        ins = ", ".join(map(repr, self.inputs))
+        outs = ", ".join(map(repr, self.outputs))
+        return f"Model({self.name}: {ins} -> {outs})"

@@ -1,0 +1,55 @@
+"""The NumPy references of the operators: right, slow, only inside a host session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onefold.backends import Options, Runnable
+from onefold.ir.graph import Array, Graph, Node
+from onefold.target import Target
+
+
+class Reference:
+    name = "reference"
+
+    def accepts(self, node: Node, target: Target) -> str:
+        return ""
+
+    def compile(
+        self, region: Graph, target: Target, folder: Path, options: Options
+    ) -> Mapping[str, Any]:
+        return {"steps": [{"op": n.op.name, "origin": str(n.origin)} for n in region.nodes]}
+
+    def load(self, folder: Path, region: Graph | None) -> Runnable:
+        if region is None:
+            raise ValueError("a reference part cannot be loaded without its graph")
+        return Evaluated(region)
+
+
+class Evaluated:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._state: dict[int, Array] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        for s in self.graph.states:
+            t = s.value.tensor
+            zeros = np.zeros(t.ints, t.dtype.numpy)
+            self._state[id(s)] = zeros if s.initial is None else s.initial
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        from onefold.dev.reference import Environment
+
+        env = Environment()
+        for s in self.graph.states:
+            env.values[id(s.value)] = self._state[id(s)]
+        outs = env.run(self.graph, inputs)
+        for s in self.graph.states:
+            if s.update is not None:
+                self._state[id(s)] = env.get(s.update)
+        return outs

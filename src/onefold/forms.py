@@ -1,0 +1,556 @@
+"""A program as the user holds it: the forms it has been compiled in, and which one runs.
+
+A model with open dimensions is compiled for the sizes that come, while few come; then once with
+its dimensions bounded at run time. Inputs that decide shapes are compiled in by value.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onefold import events
+from onefold.backends import Backend, Options, Runnable
+from onefold.errors import FallbackError, InputError, OnefoldError, OptionError, ShapeError
+from onefold.frontend.binding import Binding, ValueNeeded
+from onefold.run import cache as store
+from onefold.target import Target, find, require_features
+
+if TYPE_CHECKING:
+    from onefold.api import Model
+    from onefold.frontend.model import Declared
+    from onefold.ir.graph import Array, Graph
+    from onefold.plan.partition import Part
+
+FEW = 4  # shapes that get a form of their own before one form is made for all
+KEPT = 8  # forms that stay loaded
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user fixed. buckets: upper ends, ascending, by dimension name."""
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dims: Mapping[str, int | Range] = field(default_factory=dict)
+    buckets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(shapes: Any, dims: Any, states: Any, values: Any) -> Wanted:
+        fixed: dict[str, int | Range] = {}
+        buckets: dict[str, tuple[int, ...]] = {}
+        for name, d in (dims or {}).items():
+            d = parse_dim(name, d)
+            if isinstance(d, list):
+                buckets[name] = tuple(sorted(d))
+            else:
+                fixed[name] = d
+        return Wanted(
+            {k: tuple(int(x) for x in v) for k, v in (shapes or {}).items()}, fixed, buckets,
+            dict(states or {}), {k: np.asarray(v) for k, v in (values or {}).items()},
+        )  # fmt: skip
+
+
+def parse_dim(name: str, d: Any) -> int | Range | list[int]:
+    """A size, a range, or buckets, from 224, "0..2048", range(0, 2049), "32,64" or [32, 64]."""
+    try:
+        if isinstance(d, str) and ".." in d:
+            lo, hi = d.split("..")
+            out: Any = (int(lo), int(hi))
+        elif isinstance(d, str) and "," in d:
+            out = [int(x) for x in d.split(",")]
+        elif isinstance(d, range):
+            out = (d.start, d.stop - 1)
+        elif isinstance(d, tuple) and len(d) == 2:
+            out = (int(d[0]), int(d[1]))
+        elif isinstance(d, (list, tuple)):
+            out = [int(x) for x in d]
+        else:
+            out = int(d)
+    except (TypeError, ValueError):
+        raise OptionError(f"the dimension {name}={d} is not understood",
+                          remedy="Write NAME=64, NAME=32,64,128 or NAME=0..2048.") from None  # fmt: skip
+    ends = out if isinstance(out, (list, tuple)) else [out]
+    if min(ends) < 0 or max(ends) >= 1 << 31 or (isinstance(out, tuple) and out[0] > out[1]):
+        raise OptionError(f"the dimension {name}={d} is out of range",
+                          remedy="Sizes lie between 0 and 2147483647, the lower end first.")  # fmt: skip
+    return out  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One compiled form: parts in order, with the ids of the values that pass between them."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parts: tuple[tuple[Runnable, tuple[Any, ...], tuple[Any, ...]], ...]
+    constants: Mapping[Any, Any]
+    facts: Mapping[str, Any]
+    output_keys: tuple[Any, ...]
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        if len(self.parts) == 1 and not self.constants:
+            runnable, ins, outs = self.parts[0]
+            if ins == self.inputs and outs == self.outputs:
+                return dict(zip(outs, runnable.run([feeds[n] for n in ins]), strict=True))
+        known: dict[Any, Any] = {**self.constants, **feeds}
+        for runnable, ins, outs in self.parts:
+            known.update(zip(outs, runnable.run([known[k] for k in ins]), strict=True))
+        return {n: known[k] for n, k in zip(self.outputs, self.output_keys, strict=True)}
+
+    def reset(self) -> None:
+        for runnable, _, _ in self.parts:
+            runnable.reset()
+
+
+class Program:
+    """A compiled model: call it with a dict of arrays, or with one array if it has one input."""
+
+    def __init__(
+        self, model: Model, target: str, options: Options, wanted: Wanted,
+        fallback: bool = True, cache: bool = True,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.target: Target = find(target)
+        self.options = options
+        self.wanted = wanted
+        self.fallback = fallback
+        self.cache = cache
+        self.by_value: set[str] = set()
+        self.compiles = 0
+        self._forms: OrderedDict[Any, Form] = OrderedDict()
+        self._seen: list[dict[str, int]] = []
+        self._general: dict[str, int | Range] | None = None
+        require_features(self.target.arch, self.target.features, self.target.name)
+        first = self._eager()
+        self._first = first
+
+    # -- calling -----------------------------------------------------------------------------
+
+    def __call__(self, inputs: Mapping[str, Any] | Any = None, **named: Any) -> dict[str, Any]:
+        """Outputs by name. Raises InputError for names, types or shapes that do not fit."""
+        form = self._first
+        if form is not None and not self.by_value:
+            feeds = self._static_feeds(form, inputs, named)
+            return form.run(feeds)
+        feeds = self._feeds(inputs, named)
+        return self._form_for(feeds).run(feeds)
+
+    def reset(self) -> None:
+        """States back to their initial contents."""
+        for f in self._all():
+            f.reset()
+
+    def prepare(self, inputs: Mapping[str, Any] | Any) -> tuple[Any, list[Array]]:
+        """A call bound to arrays, for the lowest cost per call: see run.session.Loaded.prepare."""
+        feeds = self._feeds(inputs, {})
+        form = self._form_for(feeds) if self._first is None else self._first
+        if len(form.parts) != 1 or not hasattr(form.parts[0][0], "prepare"):
+            raise OptionError("a call can only be prepared where everything is compiled",
+                              why="some layers run in their NumPy reference")  # fmt: skip
+        runnable, ins, _ = form.parts[0]
+        call: tuple[Any, list[Array]] = runnable.prepare([feeds[n] for n in ins])
+        return call
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was compiled: steps, MACs, bytes, arena and its lower bound, placement."""
+        forms = self._all()
+        return dict(forms[-1].facts) if forms else {"state": "compiled at the first call"}
+
+    def _all(self) -> list[Form]:
+        return ([self._first] if self._first is not None else []) + list(self._forms.values())
+
+    # -- inputs ------------------------------------------------------------------------------
+
+    def _static_feeds(self, form: Form, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+        kinds = form.facts["input_dtypes"]
+        given = _by_name(inputs, named, form.inputs)
+        return {n: as_array(n, given[n], kinds[n]) for n in form.inputs}
+
+    def _feeds(self, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+        tied = set(self.wanted.states.values())
+        declared = [
+            d for d in self.model.inputs if d.name not in tied and d.name not in self.wanted.values
+        ]
+        given = _by_name(inputs, named, [d.name for d in declared])
+        return {
+            d.name: as_array(d.name, given[d.name], d.dtype) if d.kind == "tensor" else given[d.name]
+            for d in declared
+        }
+
+    def _sizes(self, feeds: Mapping[str, Any]) -> dict[str, int]:
+        """Sizes of the open dimensions, by name. Raises InputError where the shape does not fit."""
+        env: dict[str, int] = {}
+        for d in self.model.inputs:
+            if d.name not in feeds or d.kind != "tensor" or d.shape is None:
+                continue
+            shape = feeds[d.name].shape
+            if len(shape) != len(d.shape):
+                raise _bad_shape(d, shape, f"it has {len(shape)} dimensions, not {len(d.shape)}")
+            for k, (size, want) in enumerate(zip(shape, d.shape, strict=True)):
+                if isinstance(want, int) and want >= 0:
+                    if want != size:
+                        raise _bad_shape(d, shape, f"dimension {k} is {size}, not {want}")
+                    continue
+                name = d.dim_name(k)
+                if env.setdefault(name, size) != size:
+                    raise _bad_shape(d, shape, f"{name} is {env[name]} in another input")
+        return env
+
+    # -- forms -------------------------------------------------------------------------------
+
+    def _eager(self) -> Form | None:
+        """The only form there will be, if nothing is open; found in the cache without reading
+        the model where it has been compiled before."""
+        w = self.wanted
+        if w.buckets:
+            return None
+        binding = Binding(w.shapes, w.dims, w.values, w.states)
+        try:
+            return self._make(binding, closed=True)
+        except ValueNeeded as e:
+            open_rank = any(d.name in e.inputs and d.shape is None for d in self.model.inputs)
+            if not open_rank:
+                self.by_value.update(e.inputs)
+            return None
+        except _Open:
+            return None
+
+    def _form_for(self, feeds: Mapping[str, Any]) -> Form:
+        sizes = self._sizes(feeds)
+        for _ in range(len(feeds) + 2):
+            binding, key = self._binding(feeds, sizes)
+            form = self._forms.get(key)
+            if form is not None:
+                self._forms.move_to_end(key)
+                return form
+            try:
+                form = self._make(binding)
+            except ValueNeeded as e:
+                missing = [n for n in e.inputs if n not in feeds or n in self.by_value]
+                if missing or not e.inputs:
+                    raise ShapeError(e.reason, where=e.layer,
+                                     why=f"it depends on {', '.join(e.inputs)}") from None  # fmt: skip
+                self.by_value.update(e.inputs)
+                continue
+            self._forms[key] = form
+            while len(self._forms) > KEPT:
+                self._forms.popitem(last=False)
+            return form
+        raise ShapeError("the model's shapes cannot be found out", where=self.model.name)
+
+    def _binding(
+        self, feeds: Mapping[str, Any], sizes: Mapping[str, int]
+    ) -> tuple[Binding, Any]:
+        w = self.wanted
+        bound: dict[str, int | Range] = dict(w.dims)
+        for name, ends in w.buckets.items():
+            size = sizes.get(name, 0)
+            fit = [e for e in ends if e >= size]
+            if not fit:
+                raise InputError(f"the dimension {name} is {size}",
+                                 why=f"the largest bucket is {ends[-1]}",
+                                 remedy="Compile with a larger bucket.")  # fmt: skip
+            bound[name] = (0, fit[0])
+        free = {n: s for n, s in sizes.items() if n not in bound}
+        if free and dict(free) not in self._seen:
+            self._seen.append(dict(free))
+        if len(self._seen) > FEW:
+            bound.update(self._widen(free))
+        else:
+            bound.update(free)
+        values = {**w.values, **{n: feeds[n] for n in sorted(self.by_value) if n in feeds}}
+        shapes = dict(w.shapes)
+        for d in self.model.inputs:
+            if d.shape is None and d.kind == "tensor" and d.name in feeds:
+                shapes[d.name] = feeds[d.name].shape
+        for n in list(shapes):
+            if n in values:
+                del shapes[n]
+        digest = tuple((n, v.shape, str(v.dtype), v.tobytes()) for n, v in values.items())
+        key = (tuple(sorted(bound.items())), tuple(sorted(shapes.items())), digest)
+        return Binding(shapes, bound, values, w.states), key
+
+    def _widen(self, free: Mapping[str, int]) -> dict[str, int | Range]:
+        """Ranges that take in everything seen so far, with room to grow."""
+        g = self._general
+        if g is None or any(not _within(free[n], g[n]) for n in free):
+            out: dict[str, int | Range] = {}
+            for n in free:
+                seen = [s[n] for s in self._seen if n in s]
+                top = 1 << (2 * max(seen) + 1).bit_length()
+                out[n] = seen[0] if len(set(seen)) == 1 else (0, top)
+            self._general = g = out
+        return g
+
+    def _make(self, binding: Binding, closed: bool = False) -> Form:
+        builder = FormBuilder(self, binding, closed)
+        form = builder.form()
+        self.compiles += builder.compiled
+        return form
+
+
+def _within(size: int, d: int | Range) -> bool:
+    return size == d if isinstance(d, int) else d[0] <= size <= d[1]
+
+
+class _Open(Exception):
+    """The graph still has dimensions without a bound."""
+
+
+class FormBuilder:
+    """Makes one form: from the cache, or by importing, optimising and compiling."""
+
+    def __init__(self, program: Program, binding: Binding, closed: bool) -> None:
+        self.program = program
+        self.binding = binding
+        self.closed = closed
+        self.compiled = 0
+
+    def form(self) -> Form:
+        p = self.program
+        if not p.cache:
+            import tempfile
+
+            folder = Path(tempfile.mkdtemp(prefix="onefold-"))
+            graph, parts = self._parts()
+            self._write(folder, graph, parts)
+            return self._open(folder, graph, parts)
+        key = self._key()
+        entry = store.get(key)
+        graph: Graph | None = None
+        parts: Sequence[Part] = ()
+        if entry is None:
+            graph, parts = self._parts()
+            g, ps = graph, parts
+            entry = store.get_or_build(key, lambda folder: self._write(folder, g, ps))
+        elif entry.meta["parts"] != ["cpu"] or not entry.meta["plain"]:
+            graph, parts = self._parts()
+        return self._open(entry.path, graph, parts)
+
+    def _key(self) -> str:
+        import json
+
+        from onefold.run import toolchain
+        from onefold.run.digest import package_digest
+
+        p, b = self.program, self.binding
+        values = {
+            n: [list(v.shape), str(v.dtype), v.tobytes().hex()] for n, v in b.values.items()
+        }
+        wanted = json.dumps(
+            [dict(b.shapes), dict(b.dims), values, dict(b.states), p.options.precision,
+             p.options.threads, p.options.optimize, p.model.format, p.fallback],
+            sort_keys=True, default=list,
+        )  # fmt: skip
+        target = json.dumps(p.target.facts(), sort_keys=True)
+        return store.key(
+            p.model.digest, wanted, target, toolchain.version(), package_digest(), "form-1"
+        )
+
+    def _parts(self) -> tuple[Graph, Sequence[Part]]:
+        from onefold.backends.cpu import Cpu
+        from onefold.backends.reference import Reference
+        from onefold.ir import dims
+        from onefold.passes import pipeline
+        from onefold.plan.partition import partition
+
+        p = self.program
+        graph = p.model.bind(self.binding)
+        for v in graph.inputs:
+            for d in getattr(v.type, "shape", ()):
+                if dims.upper(d) >= dims.INF:
+                    if self.closed:
+                        raise _Open
+                    raise ShapeError(f"the dimension {d} of '{v.name}' has no bound")
+        pipeline.run(graph)
+        backends: list[Backend] = [Cpu(), Reference()]
+        parts = partition(graph, backends, p.target)
+        self._tell(parts)
+        return graph, parts
+
+    def _tell(self, parts: Sequence[Part]) -> None:
+        refusals = [r for part in parts for r in part.refusals]
+        if not refusals:
+            return
+        lines = [f"{layer} ({op}): {why}" for layer, op, _, why in refusals]
+        if not self.program.fallback:
+            raise FallbackError(
+                f"{len(lines)} layers have no compiled form", where=self.program.model.name,
+                detail=lines,
+            )  # fmt: skip
+        events.emit("fallback", layers=lines)
+        warnings.warn(
+            f"{len(lines)} of the model's layers run in their NumPy reference, which is slow: "
+            + "; ".join(lines[:5]) + ("; ..." if len(lines) > 5 else ""),
+            stacklevel=6,
+        )  # fmt: skip
+
+    def _write(self, folder: Path, graph: Graph, parts: Sequence[Part]) -> Mapping[str, Any]:
+        p = self.program
+        facts = []
+        for k, part in enumerate(parts):
+            sub = folder / f"part{k}"
+            sub.mkdir()
+            facts.append(dict(part.backend.compile(part.graph, p.target, sub, p.options)))
+        self.compiled += 1
+        names = [part.backend.name for part in parts]
+        plain = len(parts) == 1 and not any(v.is_const for v in graph.outputs)
+        plain = plain and len({id(v) for v in graph.outputs}) == len(graph.outputs)
+        inputs = [v.name for v in graph.inputs]
+        return {
+            "parts": names, "plain": plain, "model": p.model.name, "inputs": inputs,
+            "outputs": [d.name for d in _kept_outputs(p)],
+            "report": _report(facts, names, p.target),
+            "refusals": [r for part in parts for r in part.refusals],
+            "input_dtypes": {
+                v.name: getattr(getattr(v.type, "dtype", None), "long", "") for v in graph.inputs
+            },
+        }  # fmt: skip
+
+    def _open(self, folder: Path, graph: Graph | None, parts: Sequence[Part]) -> Form:
+        from onefold.backends.cpu import Cpu
+
+        if graph is None:
+            import json
+
+            meta = json.loads((folder / store.MANIFEST).read_text("utf-8"))["meta"]
+            ins, outs = tuple(meta["inputs"]), tuple(meta["outputs"])
+            runnable = Cpu().load(folder / "part0", None)
+            facts = {**meta["report"], "input_dtypes": meta["input_dtypes"]}
+            return Form(ins, outs, ((runnable, ins, outs),), {}, facts, outs)
+        names = {id(v): v.name for v in graph.inputs}
+        made = []
+        for k, part in enumerate(parts):
+            r = part.backend.load(folder / f"part{k}", part.graph)
+            keys = tuple(names.get(id(v), id(v)) for v in part.graph.inputs)
+            made.append((r, keys, tuple(id(v) for v in part.graph.outputs)))
+        constants = {id(v): v.data for v in graph.outputs if v.is_const}
+        outs = tuple(d.name for d in _kept_outputs(self.program))
+        keys = tuple(names.get(id(v), id(v)) for v in graph.outputs)
+        return Form(
+            tuple(v.name for v in graph.inputs), outs, tuple(made), constants,
+            self._facts(folder, graph, parts), keys,
+        )  # fmt: skip
+
+    def _facts(self, folder: Path, graph: Graph, parts: Sequence[Part]) -> Mapping[str, Any]:
+        import json
+
+        facts = []
+        for k in range(len(parts)):
+            path = folder / f"part{k}" / "manifest.json"
+            facts.append(json.loads(path.read_text("utf-8")) if path.exists() else {})
+        report = _report(facts, [p.backend.name for p in parts], self.program.target)
+        kinds = {v.name: getattr(getattr(v.type, "dtype", None), "long", "") for v in graph.inputs}
+        refusals = [r for part in parts for r in part.refusals]
+        return {**report, "input_dtypes": kinds, "refusals": refusals}
+
+
+def _kept_outputs(p: Program) -> list[Declared]:
+    return [d for d in p.model.outputs if d.name not in p.wanted.states]
+
+
+def _report(
+    facts: Sequence[Mapping[str, Any]], backends: Sequence[str], target: Target
+) -> dict[str, Any]:
+    keep = ("arena_bytes", "arena_lower_bound", "weights_bytes", "state_bytes")
+    out: dict[str, Any] = {k: sum(f.get(k, 0) for f in facts) for k in keep}
+    steps = [
+        {**s, "backend": b} for f, b in zip(facts, backends, strict=True) for s in f.get("steps", ())
+    ]
+    out["macs"] = sum(s.get("macs", 0) for s in steps)
+    out["steps"] = steps
+    out["placement"] = list(backends)
+    out["target"] = target.name
+    return out
+
+
+def _by_name(inputs: Any, named: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """The arrays given, by input name; extra and missing names are errors."""
+    given: dict[str, Any] = dict(named)
+    if isinstance(inputs, Mapping):
+        given.update(inputs)
+    elif inputs is not None:
+        if isinstance(inputs, (list, tuple)) and len(inputs) == len(wanted) != 1:
+            given.update(zip(wanted, inputs, strict=True))
+        elif len(wanted) == 1:
+            given[wanted[0]] = inputs
+        else:
+            raise InputError(f"the model has {len(wanted)} inputs",
+                             why=", ".join(wanted), remedy="Give a dict of name -> array.")  # fmt: skip
+    missing = [n for n in wanted if n not in given]
+    extra = [n for n in given if n not in wanted]
+    if missing or extra:
+        from onefold.errors import did_you_mean
+
+        why = f"missing: {', '.join(missing)}" if missing else did_you_mean(extra[0], wanted)
+        raise InputError(
+            f"the inputs do not fit: {', '.join(extra) or 'some are missing'}", why=why,
+            remedy=f"The model's inputs are {', '.join(wanted)}.",
+        )  # fmt: skip
+    return given
+
+
+def as_array(name: str, x: Any, dtype: str) -> Any:
+    """x as an array of the wanted element type, without a copy where it is one already.
+
+    Takes NumPy arrays, anything with DLPack, and plain numbers and lists, which are converted.
+    Raises InputError for an array of another type.
+    """
+    from onefold.ir import dtypes
+
+    kind = dtypes.BY_NAME[dtype].numpy if dtype in dtypes.BY_NAME else None
+    if not isinstance(x, np.ndarray):
+        if hasattr(x, "__dlpack__"):
+            x = np.from_dlpack(x)
+        else:
+            try:
+                return np.asarray(x, kind)
+            except (TypeError, ValueError, OverflowError) as e:
+                raise InputError(f"input '{name}' is not an array", why=str(e)) from None
+    if kind is not None and x.dtype != kind and kind != np.dtype(object):
+        raise InputError(
+            f"input '{name}' has elements of type {x.dtype.name}, not {kind.name}",
+            remedy=f"Convert it: array.astype('{kind.name}').",
+        )
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+
+
+def _bad_shape(d: Declared, shape: tuple[int, ...], why: str) -> InputError:
+    return InputError(f"input '{d.name}' has shape {list(shape)}", why=why,
+                      remedy=f"The model declares {d!r}.")  # fmt: skip
+
+
+def run_reference(model: Model, inputs: Any) -> dict[str, Any]:
+    """See Model.run."""
+    from onefold.dev.reference import evaluate
+
+    feeds = _by_name(inputs, {}, [d.name for d in model.inputs])
+    arrays = {
+        d.name: as_array(d.name, feeds[d.name], d.dtype) if d.kind == "tensor" else feeds[d.name]
+        for d in model.inputs
+    }
+    shapes = {n: a.shape for n, a in arrays.items() if isinstance(a, np.ndarray)}
+    binding = Binding(shapes=shapes)
+    for _ in range(len(arrays) + 1):
+        try:
+            graph = model.bind(binding)
+            break
+        except ValueNeeded as e:
+            values = {**binding.values, **{n: arrays[n] for n in e.inputs}}
+            binding = replace(binding, values=values)
+    outs = evaluate(graph, [arrays[v.name] for v in graph.inputs])
+    return dict(zip([d.name for d in model.outputs], outs, strict=True))
+
+
+__all__ = ["Form", "OnefoldError", "Program", "Wanted", "parse_dim", "run_reference"]

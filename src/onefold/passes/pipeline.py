@@ -1,0 +1,34 @@
+"""The passes, in order. Each takes a graph, changes it in place, and says how often it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from onefold import events
+from onefold.ir.graph import Graph
+from onefold.passes.clean import remove_dead
+
+Pass = Callable[[Graph], int]
+
+PIPELINE: tuple[tuple[str, Pass], ...] = (("dead", remove_dead),)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A pass that ran and how many places it changed."""
+
+    name: str
+    changes: int
+
+
+def run(graph: Graph, until: str = "") -> list[Applied]:
+    """Apply the pipeline, up to and including the pass `until` where one is named."""
+    done = []
+    for name, fn in PIPELINE:
+        changes = fn(graph)
+        done.append(Applied(name, changes))
+        events.emit("pass", name=name, changes=changes, graph=graph)
+        if name == until:
+            break
+    return done
