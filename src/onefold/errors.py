@@ -36,10 +36,11 @@ def printable(text: object, limit: int = MAX_FIELD) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question naming the known words nearest to `word`, or an empty text."""
     import difflib  # only on the way to an error
-    near = difflib.get_close_matches(word[:200].lower(), list(known), n=3, cutoff=0.5)
+    spelt = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word[:200].lower(), spelt, n=3, cutoff=0.5)
     if not near:
         return ""
-    return "Did you mean " + " or ".join(f"'{w}'" for w in near) + "?"
+    return "Did you mean " + " or ".join(f"'{spelt[name]}'" for name in near) + "?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def explain(code: str) -> Kind:
     found = _KINDS.get(code.strip().upper())
     if found is None:
         raise OptionError(f"there is no error code '{printable(code, 40)}'",
-                          why=did_you_mean(code.upper().lower(), (c.lower() for c in _KINDS)),
+                          why=did_you_mean(code, _KINDS),
                           remedy="`onefold explain` without a code lists them all.")
     return found[0]
 

@@ -7,11 +7,12 @@ model's bytes, the options, the toolchain, the kernels, the CPU features, Onefol
   all; killed builders leave a temporary folder that the next builder of the key removes.
 * **Built once.** A builder holds a file lock on its key; the lock ends with the process, so a
   stale lock does not exist.
-* **Verified.** `.entry.json`, the cache's manifest, holds the SHA-256 of every file.  Small files (code, tables) are
-  hashed at every load.  Large ones (weights) are hashed once per boot: then their inode, size,
-  modification and change time are remembered, and as long as those and the boot id are the same
-  the contents are taken as verified.  The change time cannot be set by a program, and a crash
-  that loses pages changes the boot id.  A damaged entry is removed and built again.
+* **Verified.** `.entry.json`, the cache's manifest, holds the SHA-256 of every file.  Small
+  files (code, tables) are hashed at every load.  Large ones (weights) are hashed once per boot:
+  then their inode, size, modification and change time are remembered, and as long as those and
+  the boot id are the same the contents are taken as verified.  The change time cannot be set by
+  a program, and a crash that loses pages changes the boot id.  A damaged entry is removed and
+  built again.
 * **Bounded.** Above the size limit the least recently used entries go.
 """
 
@@ -144,37 +145,34 @@ def _seal(folder: Path, meta: Mapping[str, Any]) -> int:
                              where=path.name)
         if path.is_file():
             files[str(path.relative_to(folder))] = [path.stat().st_size, _digest(path)]
-    body = {"files": files, "meta": meta}
-    text = json.dumps({**body, "digest": _digest_of(body)})
-    (folder / MANIFEST).write_text(text, "utf-8")
+    body = json.dumps({"files": files, "meta": meta})
+    # The checksum comes first, so that nothing is parsed before it is verified.
+    (folder / MANIFEST).write_text(f"{key(body)}\n{body}", "utf-8")
     _write_stamps(folder, files)
-    return len(text) + sum(int(size) for size, _ in files.values())
+    return len(body) + sum(int(size) for size, _ in files.values())
 
 
 def _open(key: str, folder: Path) -> Entry:
     """Raises `FileNotFoundError` (no entry) or `_Damaged`."""
+    manifest = json.loads(_manifest(folder))
     try:
-        manifest = json.loads(_manifest(folder))
-        body = {"files": manifest["files"], "meta": manifest["meta"]}
-        if manifest["digest"] != _digest_of(body):
-            raise _Damaged("the manifest does not have its own checksum")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _Damaged(f"the manifest cannot be read ({error})") from error
-    try:
-        _verify(folder, body["files"])
-    except (OSError, ValueError, TypeError) as error:
+        _verify(folder, manifest["files"])
+    except OSError as error:
         raise _Damaged(str(error)) from error
     _touch(folder)
-    return Entry(key, folder, body["meta"])
+    return Entry(key, folder, manifest["meta"])
 
 
 def _manifest(folder: Path) -> bytes:
     try:
-        return (folder / MANIFEST).read_bytes()
+        digest, _, body = (folder / MANIFEST).read_bytes().partition(b"\n")
     except FileNotFoundError:
         raise
     except OSError as error:
         raise _Damaged(str(error)) from error
+    if digest != key(body).encode():
+        raise _Damaged("the manifest does not have its own checksum")
+    return body
 
 
 def _verify(folder: Path, files: Mapping[str, Any]) -> None:
@@ -232,10 +230,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of(body: Mapping[str, Any]) -> str:
-    return key(json.dumps(body, sort_keys=True))
-
-
 def _touch(folder: Path) -> None:
     try:
         os.utime(folder / MANIFEST)
@@ -248,19 +242,16 @@ def _touch(folder: Path) -> None:
 
 def entries() -> list[Listed]:
     """All entries, most recently used first, unverified."""
-    found = [listed for folder in _entries().iterdir() if (listed := _listed(folder))]
-    return sorted(found, key=lambda one: -one.used)
+    return sorted(map(_listed, _entries().iterdir()), key=lambda one: -one.used)
 
 
-def _listed(folder: Path) -> Listed | None:
+def _listed(folder: Path) -> Listed:
     try:
         used = (folder / MANIFEST).stat().st_mtime
-        meta = json.loads((folder / MANIFEST).read_bytes())["meta"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        used, meta = 0.0, {}
-    return Listed(folder.name, _bytes(folder), used, meta if isinstance(meta, dict) else {})
+        meta = json.loads(_manifest(folder))["meta"]
+    except (OSError, _Damaged):
+        used, meta = 0.0, {}  # counted and evicted first
+    return Listed(folder.name, _bytes(folder), used, meta)
 
 
 def _bytes(folder: Path) -> int:

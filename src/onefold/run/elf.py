@@ -50,7 +50,7 @@ def sections(path: Path) -> list[Section]:
     raw = path.read_bytes()
     try:
         return _sections(raw)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, OverflowError, ValueError) as error:
         raise ToolchainError("the linked file cannot be read", where=path.name,
                              why=str(error)) from error
 

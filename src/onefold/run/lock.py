@@ -39,19 +39,22 @@ class KeyLock:
     def _try(self) -> bool:
         with store.guarded("locking a program", self._path):
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if self._lock(file):
+                    self._file = file
+                    return True
+            finally:
+                if self._file != file:
+                    os.close(file)
+        return False
+
+    def _lock(self, file: int) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder removes the file before it lets go: what was locked may be gone.
-            if os.stat(self._path).st_ino == os.fstat(file).st_ino:
-                self._file = file
-                return True
+            return os.stat(self._path).st_ino == os.fstat(file).st_ino
         except (BlockingIOError, FileNotFoundError):
-            pass
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
-        return False
+            return False
 
     def __exit__(self, *_: object) -> None:
         try:

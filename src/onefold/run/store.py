@@ -37,6 +37,18 @@ def guarded(doing: str, where: Path, only_full: bool = False) -> Iterator[None]:
                          why=str(error)) from error
 
 
+@contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Turns a failed write of the user's or the compiler's files into `DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in _FULL
+        raise DiskError("no space left" if full else "a file cannot be written", where=str(where),
+                        why=str(error), kind=DiskError.FULL if full else DiskError.WRITE
+                        ) from error
+
+
 def cache_folder() -> Path:
     """The folder of compiled programs, made private to its owner.
 

@@ -97,7 +97,8 @@ def compile_units(sources: Sequence[Source], target: Target, workdir: Path, *,
     """Compiles each source to an object in `workdir`, several at once; objects in the same order.
 
     Text sources are written to `workdir` first, under their names.  `flags` are added last.
-    `shared` makes position-independent code for `link_shared`.
+    `shared` makes position-independent code for `link_shared`.  Without an operating system the
+    compiler takes `memcpy` and `sqrtf` for unknown functions: write `__builtin_memcpy`.
     Raises `ToolchainError` with the compiler's first lines, or `DiskError` when the disk is full.
     """
     work = workdir.resolve()
@@ -105,9 +106,6 @@ def compile_units(sources: Sequence[Source], target: Target, workdir: Path, *,
     common = [*COMPILE_FLAGS, optimize, "-target", target.triple, *target.cpu_flags,
               "-fPIC" if shared else "-fno-pic", *_include_flags(include_dirs),
               *_prefix_maps(work, units), *flags]
-    if target.os == "none":
-        # Freestanding keeps the compiler from knowing memcpy; the loops rely on it.
-        common += ["-ffreestanding", "-fbuiltin"]
     objects = [work / f"{Path(unit).stem[:40]}_{i}.o" for i, unit in enumerate(units)]
     commands = [["cc", *common, "-c", unit, "-o", obj.name]
                 for unit, obj in zip(units, objects, strict=True)]
@@ -127,8 +125,10 @@ def _materialize(source: Source, work: Path) -> str:
         raise ToolchainError(f"the source name '{name}' is not allowed",
                              why="it must be relative and stay inside the work folder")
     path = work / inner
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    from onefold.run import store
+    with store.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8", errors="backslashreplace")
     return str(inner)
 
 
@@ -150,7 +150,10 @@ def _scratch(work: Path) -> Iterator[Path]:
     """A folder for zig's own cache of objects, for the time of one operation."""
     import shutil
     import tempfile
-    folder = Path(tempfile.mkdtemp(prefix=".zig-", dir=work))
+
+    from onefold.run import store
+    with store.writing(work):
+        folder = Path(tempfile.mkdtemp(prefix=".zig-", dir=work))
     try:
         yield folder
     finally:
