@@ -8,4 +8,5 @@
 #include "of_quant.h"
 #include "of_round.h"
 #include "of_special.h"
+#include "of_tflite.h"
 #include "of_trig.h"
