@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from onefold import events
 from onefold.errors import DiskError, TargetError, ToolchainError
 from onefold.run import bare, elf, process, toolchain
-from onefold.target import find, runs_here
+from onefold.target import find, host, load_isa, runs_here
 from tests.run import programs
 
 pytestmark = pytest.mark.toolchain
@@ -111,6 +112,18 @@ def test_the_same_sources_give_the_same_bytes_in_any_folder(tmp_path: Path) -> N
     assert len(digests) == 1
 
 
+def test_the_same_firmware_comes_out_of_any_folder(tmp_path: Path) -> None:
+    machine, images = find("cortex-m4f"), set()
+    for name in ("one", "another_longer_name"):
+        work = tmp_path / name
+        work.mkdir()
+        source = ("main.c", "volatile double x = 3;\nint main(void) { x /= 7; return 0; }\n")
+        objects = toolchain.compile_units([source], machine, work, optimize="-Os")
+        toolchain.link_firmware(objects, work / "out.elf", machine)
+        images.add((work / "out.elf").read_bytes())
+    assert len(images) == 1
+
+
 def test_sources_outside_of_the_work_folder_are_taken_where_they_lie(
         tmp_path: Path, work: Path) -> None:
     path = tmp_path / "elsewhere" / "a.c"
@@ -174,6 +187,17 @@ def test_progress_counts_the_units(work: Path) -> None:
 def test_every_architecture_compiles(work: Path, target: str) -> None:
     made, = toolchain.compile_units([unit("a.c", 1)], find(target), work)
     assert made.stat().st_size > 100
+
+
+def test_the_host_of_an_arm64_board_compiles_and_links(work: Path) -> None:
+    cpu, features = host.describe(load_isa("aarch64"), frozenset(
+        ["asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "atomics"]))
+    board = replace(find("arm64"), name="host", cpu=cpu, features=features)
+    objects = toolchain.compile_units([("a.c", programs.SCALE.replace("PREFIX", "p"))], board, work,
+                                      shared=True)
+    toolchain.link_shared(objects, work / "p.so", board)
+    assert (work / "p.so").read_bytes()[18] == 183  # EM_AARCH64
+    assert elf.sizes(work / "p.so").code > 50
 
 
 def test_wide_vectors_stay_whole(work: Path) -> None:
