@@ -1,0 +1,95 @@
+"""Scan as a Loop: the body takes one slice of each scanned input per turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onefold.frontend.onnx.rules import rule
+from onefold.ir.graph import Builder, Graph, Value
+from onefold.ops.base import Refusal, axis_of, registry
+from onefold.ops.control import make_loop, slice_at
+from onefold.ops.formats import OnnxNode
+
+
+@rule("Scan")
+def scan(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """Opset 9 and newer; the batched form of opset 8 for batches of one."""
+    if n.opset < 9:
+        return _batched(n, b)
+    return _scan(n, b, list(n.inputs))
+
+
+def _batched(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    if n.input(0) is not None:
+        raise Refusal("Scan of opset 8 with sequence lengths is not taken")
+    axes = b.const(np.array([0], np.int64))
+    inputs = []
+    for v in n.inputs[1:]:
+        if v is None or v.shape[0] != 1:
+            raise Refusal("Scan of opset 8 is taken for a batch of one only")
+        inputs.append(b.op(registry.by_name["Squeeze"](), v, axes))
+    outs = _scan(n, b, inputs)
+    return [b.op(registry.by_name["Unsqueeze"](), v, axes) for v in outs]
+
+
+def _scan(n: OnnxNode, b: Builder, inputs: Sequence[Value | None]) -> list[Value]:
+    body = n.attrs["body"]
+    k = int(n.attr("num_scan_inputs", 0))
+    xs = [v for v in inputs if v is not None]
+    states, scanned = xs[: len(xs) - k], xs[len(xs) - k :]
+    if not scanned:
+        raise Refusal("Scan has no input to scan")
+    outputs = len(body.outputs) - len(states)
+    in_axes = _list(n, "scan_input_axes", k)
+    in_dirs = _list(n, "scan_input_directions", k) or _list(n, "directions", k)
+    out_axes = _list(n, "scan_output_axes", outputs)
+    out_dirs = _list(n, "scan_output_directions", outputs)
+    axes = [axis_of(a, v.tensor.rank) for a, v in zip(in_axes, scanned, strict=True)]
+    length = scanned[0].shape[axes[0]]
+    if not isinstance(length, int):
+        raise Refusal("Scan over a length that is open")
+    if any(v.shape[a] != length for a, v in zip(axes, scanned, strict=True)):
+        raise Refusal("Scan over inputs of different lengths")
+
+    def make(formals: Sequence[Value]) -> Graph:
+        graph = Graph("scan", inputs=list(formals))
+        saved = b.nodes, b.graph
+        b.nodes, b.graph = graph.nodes, graph
+        try:
+            turn = formals[0]
+            slices = []
+            for v, a, back in zip(scanned, axes, in_dirs, strict=True):
+                at = turn
+                if back:
+                    last = b.const(np.array(length - 1, np.int64))
+                    at = b.op(registry.by_name["Sub"](), last, turn)
+                slices.append(slice_at(b, v, a, at))
+            outs = n.importer.inline(body, [*formals[2:], *slices])
+            graph.outputs = [b.const(np.array(True)), *outs]
+        finally:
+            b.nodes, b.graph = saved
+        return graph
+
+    trips = b.const(np.array(length, np.int64))
+    outs = make_loop(b, trips, None, states, make, list(n.output_names))
+    done = list(outs[: len(states)])
+    for v, a, back in zip(outs[len(states) :], out_axes, out_dirs, strict=True):
+        done.append(_arranged(b, v, axis_of(a, v.tensor.rank), bool(back)))
+    return done
+
+
+def _list(n: OnnxNode, name: str, size: int) -> list[int]:
+    given = n.attr(name)
+    return [int(x) for x in given] if given is not None else [0] * size
+
+
+def _arranged(b: Builder, v: Value, axis: int, back: bool) -> Value:
+    if back:
+        ends = [np.array([x], np.int64) for x in (-1, -(1 << 62), 0, -1)]
+        v = b.op(registry.by_name["Slice"](), v, *[b.const(e) for e in ends])
+    if axis:
+        perm = list(range(1, axis + 1)) + [0] + list(range(axis + 1, v.tensor.rank))
+        v = b.op(registry.by_name["Transpose"](perm=tuple(perm)), v)
+    return v
