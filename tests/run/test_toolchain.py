@@ -284,3 +284,18 @@ def test_outputs_of_a_program_are_cut(work: Path) -> None:
     assert shell
     done = process.run([shell, "-c", "yes | head -c 5000000; exit 3"], cwd=work, timeout=30)
     assert len(done.stdout) == process.MAX_OUTPUT and done.status == 3
+
+
+def test_preparing_is_done_once_and_told(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = find("cortex-m4f")
+    toolchain.prepare(machine, work)
+    assert toolchain.is_prepared(machine)
+    with events.collected() as seen:
+        assert toolchain.prepare(machine, work) < 5
+    tasks = [e.facts["task"] for e in seen if e.kind == "progress.begin"]
+    assert tasks and not [t for t in tasks if "built once" in t]
+    monkeypatch.setattr(toolchain, "is_prepared", lambda target: False)
+    with events.collected() as seen:
+        toolchain.prepare(machine, work)
+    tasks = [e.facts["task"] for e in seen if e.kind == "progress.begin"]
+    assert "C run-time parts for cortex-m4f, built once" in tasks
