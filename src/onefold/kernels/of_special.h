@@ -67,7 +67,7 @@ OF_INLINE float of_gelu_tanh_f32(float x) {
   return x * of_sigmoid_f32(x * (1.5957691216f + 0.0713548163f * x * x));
 }
 OF_INLINE double of_gelu_tanh_f64(double x) {
-  return x * of_sigmoid_f64(x * (1.5957691216057308 + 0.07135481627159802 * x * x));
+  return x * of_sigmoid_f64(x * (1.5957691216057308 + 0.0713548162726002488 * x * x));
 }
 
 // ---- gamma ----
@@ -93,16 +93,21 @@ OF_INLINE double of_sin_pi(double a) {
   const double s = of_sin_f64(OF_PI_HI * (f > 0.5 ? 1.0 - f : f));
   return r > 1.0 ? -s : s;
 }
+// log Gamma on [1, 2]
+OF_INLINE double of_lgamma_core(double x) { return (x - 1.0) * (x - 2.0) * of_poly_lgamma_f64(x - 1.5); }
 OF_INLINE double of_gamma_positive(double x) {
   if (x > 172.0) return OF_INF_F64;
-  double y = x, product = 1.0;
-  if (x == of_trunc_f64(x) && x <= 23.0) {
-    for (; y > 2.0; product *= y) y -= 1.0;
-    return product;
+  if (x >= 24.0) {
+    const of_dd l = of_stirling(x);
+    return of_exp_dd(l.hi, l.lo);
   }
-  for (; y < 12.0; y += 1.0) product *= y;
-  const of_dd l = of_stirling(y);
-  return of_exp_dd(l.hi, l.lo) / product;
+  double y = x < 1.0 ? x + 1.0 : x, product = 1.0;
+  while (y > 2.0) {
+    y -= 1.0;
+    product *= y;
+  }
+  const double g = of_exp_f64(of_lgamma_core(y));
+  return x < 1.0 ? g / x : g * product;  // exact for whole numbers: g is 1
 }
 OF_COLD double of_tgamma_f64(double x) {
   const double a = of_abs_f64(x);
@@ -123,7 +128,7 @@ OF_INLINE double of_lgamma_positive(double x) {
     y -= 1.0;
     product *= y;
   }
-  const double core = (y - 1.0) * (y - 2.0) * of_poly_lgamma_f64(y - 1.5);
+  const double core = of_lgamma_core(y);
   return x < 1.0 ? core - of_log_f64(x) : core + of_log_f64(product);
 }
 OF_COLD double of_lgamma_f64(double x) {
