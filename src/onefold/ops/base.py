@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, dataclass_transform
 
 import numpy as np
 
@@ -252,6 +252,7 @@ class Registry:
 registry = Registry()
 
 
+@dataclass_transform(frozen_default=True)
 def operator(cls: T) -> T:
     """Class decorator: a frozen dataclass that the registry knows."""
     return registry.add(dataclass(frozen=True)(cls))
