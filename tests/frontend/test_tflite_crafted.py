@@ -350,6 +350,7 @@ def test_the_model_that_is_sabotaged_below_is_sound() -> None:
     ("graph.tensors[0].buffer = 1", "buffer index out of range"),
     ("graph.tensors[0].shape = [-1]", "negative dimension"),
     ("graph.tensors[0].shape = [2**31 - 1] * 3", "shape overflows"),
+    ("graph.tensors[0].shape = [2**31 - 1, 2**31 - 1, 0]", "shape overflows"),  # found by fuzzing
     ("graph.tensors[0].shape = [1] * 65", "too many dimensions"),
     ("graph.tensors[0].externalBuffer = 3", "external buffer 3 is not defined"),
     ("names[0].tensorIndex = 2", "tensor index out of range"),

@@ -28,8 +28,11 @@ INTERESTING = (0, 1, 2, 3, 7, 8, 16, 64, 100, 127, 128, 255, 256, 1000, 1024, 32
 
 def mutate(rng: random.Random, data: bytes, kind: str) -> bytes:
     """A changed copy of `data`; one to four changes, mostly one."""
-    change = {"blind": blind, "tflite": tflite, "onnx": onnx}[kind]
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+    times = rng.choice((1, 1, 1, 2, 4))
+    if kind == "tflite":
+        return tflite(rng, data, times)
+    change = {"blind": blind, "onnx": onnx}[kind]
+    for _ in range(times):
         data = change(rng, data)
     return data
 
@@ -119,25 +122,26 @@ class Site(NamedTuple):
     role: str
 
 
-def tflite(rng: random.Random, data: bytes) -> bytes:
-    """One number of a table, vector or vtable changed, or two of a kind exchanged."""
+def tflite(rng: random.Random, data: bytes, times: int = 1) -> bytes:
+    """Numbers of tables, vectors and vtables changed, or copied from another of their kind."""
     sites = tflite_sites(data)
     if not sites:
         return blind(rng, data)
-    site = rng.choice(sites[rng.choice(sorted(sites))])
     out = bytearray(data)
-    old = int.from_bytes(data[site.pos:site.pos + site.width], "little")
-    if rng.random() < 0.2:
-        other = rng.choice(sites[site.role])
-        new = int.from_bytes(data[other.pos:other.pos + other.width], "little")
-    else:
-        new = _number(rng, old, len(data))
-    out[site.pos:site.pos + site.width] = (new % (1 << 8 * site.width)).to_bytes(site.width,
-                                                                                 "little")
+    for _ in range(times):
+        site = rng.choice(sites[rng.choice(list(sites))])
+        if rng.random() < 0.2:
+            other = rng.choice(sites[site.role])
+            new = int.from_bytes(data[other.pos:other.pos + other.width], "little")
+        else:
+            old = int.from_bytes(data[site.pos:site.pos + site.width], "little")
+            new = _number(rng, old, len(data))
+        raw = (new % (1 << 8 * site.width)).to_bytes(site.width, "little")
+        out[site.pos:site.pos + site.width] = raw
     return bytes(out)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def tflite_sites(data: bytes) -> dict[str, list[Site]]:
     """All numbers of a TFLite file by role, the contents of long vectors sampled; `{}` if the
     file cannot be walked."""

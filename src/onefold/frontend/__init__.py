@@ -1,7 +1,7 @@
 """From files to graphs: one importer per source format, chosen by what the file contains.
 
-An importer is a function in `onefold/frontend/<format>/importer.py` (or in a module
-`onefold/frontend/<format>.py`) with the decorator `importer`; nothing else names it.
+An importer is a function in `onefold/frontend/<format>/importer.py` with the decorator
+`importer`; nothing else names it.  It is imported when a file of its format is met.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onefold.errors import ModelFormatError
-from onefold.frontend.sniff import Probe, Recognised, sniff
+from onefold.frontend.sniff import FORMATS, UNKNOWN, Probe, Recognised, sniff
 from onefold.frontend.source import Bytes, Source, open_source
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,23 +50,22 @@ def importer(*, format: str, title: str, probe: Probe | None = None) -> Callable
 
 
 def importers() -> dict[str, Importer]:
-    """All importers by format; imports each module of this package that holds one."""
-    for module in pkgutil.iter_modules(__path__):
-        find_importer(module.name)
+    """All importers by format; imports each of them."""
+    for name in _packages():
+        find_importer(name)
     return dict(_IMPORTERS)
+
+
+def _packages() -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(__path__) if m.ispkg and m.name[0] != "_"]
 
 
 def find_importer(format: str) -> Importer | None:
     """The importer of a format, imported now if need be; None when there is none."""
-    if format not in _IMPORTERS and format.isidentifier():
-        for name in (f"{__name__}.{format}.importer", f"{__name__}.{format}"):
-            try:
-                found = importlib.util.find_spec(name)
-            except ModuleNotFoundError:
-                continue
-            if found is not None:
-                importlib.import_module(name)
-                break
+    if format not in _IMPORTERS and format in _packages():
+        name = f"{__name__}.{format}.importer"
+        if importlib.util.find_spec(name) is not None:
+            importlib.import_module(name)
     return _IMPORTERS.get(format)
 
 
@@ -76,12 +75,18 @@ def recognise(model: str | os.PathLike[str] | Bytes | Source) -> Recognised:
         return _recognise_folder(Path(model))
     source = model if isinstance(model, Source) else open_source(model)
     found = sniff(source.data)
-    if found.confidence == 0:
-        for entry in importers().values():
-            confidence = entry.probe(source.data) if entry.probe else 0
-            if confidence > found.confidence:
-                found = Recognised(entry.format, entry.title, "", confidence)
-    return found
+    return found if found.confidence else _recognise_by_importers(source)
+
+
+def _recognise_by_importers(source: Source) -> Recognised:
+    """Asks the importers of formats that `sniff` does not know."""
+    best = UNKNOWN
+    for name in {*_packages(), *_IMPORTERS} - {f.name for f in FORMATS}:
+        entry = find_importer(name)
+        confidence = entry.probe(source.data) if entry and entry.probe else 0
+        if entry and confidence > best.confidence:
+            best = Recognised(entry.format, entry.title, "", confidence)
+    return best
 
 
 def _recognise_folder(folder: Path) -> Recognised:
@@ -120,9 +125,9 @@ def read_model(source: Any, format: str = "") -> Any:
     Raises ModelFormatError when it cannot be read, or when no importer takes it.
     """
     if hasattr(source, "SerializeToString"):
-        from onefold.frontend.onnx.reader import _serialised
+        from onefold.frontend.onnx.reader import serialised
 
-        source = _serialised(source)
+        source = serialised(source)
     opened = open_source(source)
     entry = importer_for(opened) if not format else find_importer(format)
     if entry is None:

@@ -37,8 +37,11 @@ _ML_DTYPES = {
     "float6e3m2": "float6_e3m2fn", "float4e2m1": "float4_e2m1fn",
 }
 
-MAX_ELEMENTS = 2**62
+MAX_ELEMENTS = 2**58
 """More elements than this cannot be addressed; a shape beyond it is an error, not a number."""
+
+MAX_RANK = 64
+"""Most dimensions of a tensor, as in NumPy."""
 
 MAX_DENSE_BYTES = 2**30
 """Largest array made from a sparse tensor: its size is bounded by no number of file bytes."""
@@ -54,14 +57,20 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
 
 
 def element_count(dims: Sequence[int], where: str) -> int:
-    """Product of `dims`; `ModelFormatError` when one is negative or the product overflows."""
+    """Product of `dims`.
+
+    Raises `ModelFormatError` when a dimension is negative, when there are too many, and when the
+    product overflows, which is judged without the zeros, so that strides stay computable.
+    """
+    if len(dims) > MAX_RANK:
+        raise ModelFormatError("too many dimensions", where=where,
+                               why=f"{len(dims)} of at most {MAX_RANK}")
     if any(d < 0 for d in dims):
         raise ModelFormatError("negative dimension", where=where, why=f"the shape is {_show(dims)}")
-    count = 0 if 0 in dims else math.prod(dims)
-    if count > MAX_ELEMENTS:
+    if math.prod(d for d in dims if d) > MAX_ELEMENTS:
         raise ModelFormatError("shape overflows", where=where,
-                               why=f"the shape {_show(dims)} has over 2^62 elements")
-    return count
+                               why=f"the shape {_show(dims)} has over 2^58 elements")
+    return math.prod(dims)
 
 
 def byte_count(dtype: str, count: int) -> int:

@@ -33,12 +33,13 @@ class Source:
         Raises `ModelFormatError` (OF103) for a path that is absolute, climbs with `..`, or leaves
         the folder through a symbolic link, and for anything but a readable regular file.
         """
-        path = self._confined(location)
+        path = self.locate(location)
         if path not in self._mapped:
             self._mapped[path] = map_file(path, f"external data '{location}'")
         return self._mapped[path]
 
-    def _confined(self, location: str) -> Path:
+    def locate(self, location: str) -> Path:
+        """The path of a file that the model names; raises as `external` does."""
         def refuse(why: str) -> ModelFormatError:
             return ModelFormatError(
                 f"external data file '{location}' is refused", where=self.name, why=why,

@@ -42,7 +42,7 @@ def read(model: str | os.PathLike[str] | Bytes | Source | Any, *,
     data of a tensor shows when its `numpy()` or `raw()` is called.
     """
     if not isinstance(model, (str, os.PathLike, bytes, bytearray, memoryview, Source)):
-        model = _serialised(model)
+        model = serialised(model)
     source = model if isinstance(model, Source) else open_source(model, folder=folder)
     reading = Reading(source)
     try:
@@ -56,7 +56,7 @@ def read(model: str | os.PathLike[str] | Bytes | Source | Any, *,
     return made
 
 
-def _serialised(proto: Any) -> bytes:
+def serialised(proto: Any) -> bytes:
     """The bytes of an `onnx.ModelProto`, which protobuf cannot write beyond 2 GB."""
     if not hasattr(proto, "SerializeToString") or not hasattr(proto, "graph"):
         raise ModelFormatError(
@@ -265,15 +265,15 @@ _PLANS: dict[str, Plan] = make_plans({
                        "attribute_proto", "node", "opset_import", "value_info",
                        "metadata_props"), 1000, _function),
     "NodeProto": (("input", "output", "name", "op_type", "domain", "overload", "attribute",
-                   "metadata_props"), 350, _node),
+                   "metadata_props"), 150, _node),
     "AttributeProto": (("name", "ref_attr_name", "type", *_VALUE_FIELDS), 150, _attribute),
     "TensorProto": (("dims", "data_type", "name", "raw_data", "external_data", "data_location",
                      "segment", "string_data", *_TYPED), 500, _tensor),
     "TensorProto.Segment": ((), 16, _segment),
     "SparseTensorProto": (("values", "indices", "dims"), 150, _sparse_tensor),
     "ValueInfoProto": (("name", "type"), 80, _value_info),
-    "TypeProto": (_TYPE_FIELDS, 60, _type),
-    "TypeProto.Tensor": (("elem_type", "shape"), 100,
+    "TypeProto": (_TYPE_FIELDS, 10, _type),
+    "TypeProto.Tensor": (("elem_type", "shape"), 80,
                          lambda v, _: r.TensorType(_dtype(v[0]), v[1])),
     "TypeProto.SparseTensor": (("elem_type", "shape"), 100,
                                lambda v, _: r.TensorType(_dtype(v[0]), v[1], sparse=True)),
@@ -285,7 +285,7 @@ _PLANS: dict[str, Plan] = make_plans({
                          lambda v, _: r.OpaqueType(v[0] or "", v[1] or "")),
     "TensorShapeProto": (("dim",), 60, _shape),
     "TensorShapeProto.Dimension": (("dim_value", "dim_param"), 40, _dimension),
-    "StringStringEntryProto": (("key", "value"), 150, _entry),
+    "StringStringEntryProto": (("key", "value"), 100, _entry),
     "TensorAnnotation": (("tensor_name", "quant_parameter_tensor_names"), 150, _annotation),
     "OperatorSetIdProto": (("domain", "version"), 150, _opset),
 })

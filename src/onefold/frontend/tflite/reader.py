@@ -28,7 +28,6 @@ from onefold.frontend.tflite.records import (
 from onefold.frontend.tflite.sparsity import Level, Sparsity
 
 IDENTIFIER = b"TFL3"
-MAX_RANK = 64
 
 _DTYPES = {name: name.replace("_", "").lower() for name in ENUMS["TensorType"].values()}
 _NO_FLOATS = np.zeros(0, np.float32)
@@ -173,8 +172,9 @@ class _Reader:
         self.flat.budget.charge(200)
         name = t["name"] or ""
         where = f"{where}, tensor {index} '{name[:80]}'"
-        if len(t["shape"]) > MAX_RANK or len(t["shape_signature"]) > MAX_RANK:
-            raise self.bad("too many dimensions", f"{len(t['shape'])} of at most {MAX_RANK}", where)
+        if max(len(t["shape"]), len(t["shape_signature"])) > elements.MAX_RANK:
+            raise self.bad("too many dimensions", f"at most {elements.MAX_RANK} are possible",
+                           where)
         shape = self._ints(t["shape"])
         dtype = _DTYPES.get(t["type"], t["type"])
         count = elements.element_count(shape, f"{self.where}: {where}")
