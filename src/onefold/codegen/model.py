@@ -110,6 +110,9 @@ def header(program: Program, prefix: str) -> str:
         lines.append(f"// dims[{k}]: {s.name}, {s.lo} to {s.hi}")
     lines += [
         "",
+        "// Puts the initial contents into the state; call it once before the first run.",
+        f"void {prefix}_state_init(void *state);",
+        "",
         "// Returns 0, or 1 + 16 * (number of the step) + the reason why it stopped.",
         f"int32_t {prefix}_run(void *arena, const void *weights, void *state,",
         "                  const void *const *inputs, void *const *outputs, int64_t *dims);",
@@ -155,7 +158,21 @@ class _Main:
         for k, d in enumerate(p.found):
             out.append(f"  dims[{len(p.dims) + k}] = {d.name};")
         out.append("  return 0;\n}\n")
+        out += self._state_init()
         return "\n".join(out)
+
+    def _state_init(self) -> list[str]:
+        p = self.program
+        out = [f"OF_PUBLIC void {self.prefix}_state_init(void *state) {{", "  uint8_t *s = state;"]
+        out.append(f"  for (ix i = 0; i < {p.state_bytes}; i++) s[i] = 0;")
+        for _, b, data in p.states:
+            if data is not None and data.any():
+                raw = ",".join(str(x) for x in data.tobytes())
+                out.append(f"  static const uint8_t initial{b.index}[] = {{{raw}}};")
+                out.append(
+                    f"  for (ix i = 0; i < {data.nbytes}; i++) s[{b.offset} + i] = initial{b.index}[i];"
+                )
+        return [*out, "}", ""]
 
     def _memory(self) -> str:
         lines = [f"// arena: {self.program.arena_bytes} bytes", "//   offset     bytes"]

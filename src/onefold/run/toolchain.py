@@ -219,6 +219,12 @@ def _undefined(done: Finished) -> set[str]:
     return {line.partition(marker)[2].strip() for line in done.lines() if marker in line}
 
 
+def archive(objects: Sequence[Path], out: Path) -> None:
+    """Puts objects into a static library, replacing one that is there."""
+    out.unlink(missing_ok=True)
+    _zig(["ar", "rcsD", out.name, *_names(objects, out.parent)], out.parent)
+
+
 def link_executable(objects: Sequence[Path], out: Path, target: Target,
                     flags: Sequence[str] = ()) -> None:
     """Links a static executable for a Linux target.  The first one per target builds its libc."""

@@ -1,0 +1,232 @@
+"""Builds a model for a target: folder with sources, library, runner, manifest, report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onefold.backends.cpu import Cpu
+from onefold.codegen.model import Sources, emit
+from onefold.codegen.text import c_name
+from onefold.errors import FallbackError, OnefoldError, ShapeError
+from onefold.frontend.binding import Binding, ValueNeeded
+from onefold.ir import dims as sizes
+from onefold.ir.graph import Array, Graph
+from onefold.plan import plan
+from onefold.plan.program import Program
+from onefold.run import elf, emulator, toolchain
+from onefold.run.artifact import KERNELS, manifest, write_weights
+from onefold.ship.sources import main_source, weights_source
+from onefold.target import Target, find
+
+if TYPE_CHECKING:
+    from onefold.api import Model
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished folder: `program` is the runner, a Linux executable or a bare-metal image."""
+
+    folder: Path
+    prefix: str
+    target: Target
+    library: Path
+    program: Path
+    report: Mapping[str, Any]
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    outputs: tuple[tuple[str, tuple[int, ...], str], ...]
+
+    def run(self, arrays: Sequence[Array], dims: Sequence[int] = ()) -> list[Array]:
+        """The runner on these inputs, in the emulator where the machine is another one."""
+        for k, a in enumerate(arrays):
+            np.ascontiguousarray(a).tofile(self.folder / f"input{k}.bin")
+        if dims:
+            np.asarray(dims, np.int64).tofile(self.folder / "dims.bin")
+        emulator.run(self.program, self.target, cwd=self.folder)
+        out = []
+        for k, (_, shape, dtype) in enumerate(self.outputs):
+            from onefold.ir.dtypes import BY_NAME
+
+            raw = np.fromfile(self.folder / f"output{k}.bin", np.uint8)
+            out.append(raw.view(BY_NAME[dtype].numpy).reshape(shape))
+        return out
+
+    def stack(self) -> int:
+        """Bytes of stack that the last run took."""
+        return int(np.fromfile(self.folder / "stack.bin", np.uint32)[0])
+
+
+def build(
+    model: Model,
+    target: str,
+    out: Path | str,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, Any] | None = None,
+    states: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
+    prefix: str = "",
+    optimize: str = "",
+    measure: bool = True,
+) -> Bundle:
+    """Write the bundle of a model for a target into a folder.
+
+    The names as for `Model.compile`. measure: run the runner once, in the emulator if need be,
+    to read how much stack it takes. Raises FallbackError for layers without a compiled form,
+    ShapeError for sizes that are open, TargetError, ToolchainError.
+    """
+    t = find(target)
+    graph = graph_for(model, t, shapes, dims, states, values)
+    stem = model.name.rsplit(".", 1)[0]
+    name = prefix or c_name(stem, 32).lower()
+    graph.name = stem
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    program = plan(graph, t)
+    sources = emit(program, name)
+    _write_sources(program, sources, t, folder)
+    level = optimize or ("-Os" if t.os == "none" else "-O3")
+    made = _compile(sources, t, folder, level)
+    report = _report(program, t, made)
+    bundle = Bundle(
+        folder, name, t, made.library, made.program, report,
+        tuple((p.name, _upper(p.type.shape), p.type.dtype.name) for p in program.inputs),
+        tuple((p.name, _upper(p.type.shape), p.type.dtype.name) for p in program.outputs),
+    )  # fmt: skip
+    if measure and emulator.available(t):
+        report.update(_measured(bundle, program))
+    _write(folder / "manifest.json", manifest(program, sources, t))
+    _write(folder / "report.json", report)
+    return bundle
+
+
+def graph_for(
+    model: Model, t: Target, shapes: Any, dims: Any, states: Any, values: Any
+) -> Graph:
+    """The optimised graph, all of which the CPU takes."""
+    from onefold.forms import Wanted
+    from onefold.passes import pipeline
+
+    w = Wanted.of(shapes, dims, states, values)
+    try:
+        graph = model.bind(Binding(w.shapes, w.dims, w.values, w.states))
+    except ValueNeeded as e:
+        raise ShapeError(
+            e.reason, where=e.layer, why=f"it depends on the inputs {', '.join(e.inputs)}",
+            remedy="Give their contents: --value NAME=FILE.npy, or export with a constant.",
+        ) from None  # fmt: skip
+    open_dims = sorted(
+        {f"{v.name}[{k}]" for v in graph.inputs for k, d in enumerate(v.shape)
+         if sizes.upper(d) >= sizes.INF or (not isinstance(d, int) and not t.has_heap)}
+    )  # fmt: skip
+    if open_dims:
+        raise ShapeError(
+            f"sizes are open: {', '.join(open_dims)}", where=model.name,
+            why=f"'{t.name}' has no heap" if not t.has_heap else "memory is planned beforehand",
+            remedy="Fix them: --dim NAME=SIZE or --shape INPUT=1x3x224x224"
+            + (", or bound them: --dim NAME=0..2048." if t.has_heap else "."),
+        )  # fmt: skip
+    pipeline.run(graph)
+    cpu = Cpu()
+    refused = [(n, cpu.accepts(n, t)) for n in graph.nodes]
+    lines = [f"{n.origin} ({n.op.name}): {why}" for n, why in refused if why]
+    if lines:
+        raise FallbackError(f"{len(lines)} layers cannot be compiled", where=model.name,
+                            detail=lines)  # fmt: skip
+    return graph
+
+
+@dataclass(frozen=True)
+class _Made:
+    objects: tuple[Path, ...]
+    weights: Path
+    library: Path
+    program: Path
+
+
+def _write_sources(program: Program, sources: Sources, t: Target, folder: Path) -> None:
+    for name, text in sources.files.items():
+        (folder / name).write_text(text, "utf-8")
+    p = sources.prefix
+    write_weights(program, folder / f"{p}_weights.bin")
+    (folder / f"{p}_weights.c").write_text(weights_source(p, program.weights_bytes), "utf-8")
+    (folder / "main.c").write_text(main_source(program, p, t), "utf-8")
+    headers = folder / "kernels"
+    headers.mkdir(exist_ok=True)
+    for h in KERNELS.glob("*.h"):
+        shutil.copyfile(h, headers / h.name)
+
+
+def _compile(sources: Sources, t: Target, folder: Path, level: str) -> _Made:
+    from onefold.run.bare import INCLUDE
+
+    units = [folder / u for u in sources.units]
+    objects = toolchain.compile_units(
+        units, t, folder, include_dirs=[folder / "kernels", folder], optimize=level
+    )
+    weights, runner = toolchain.compile_units(
+        [folder / f"{sources.prefix}_weights.c", folder / "main.c"], t, folder,
+        include_dirs=[folder, INCLUDE], optimize="-O1", jobs=1,
+    )  # fmt: skip
+    renamed = [_rename(o, f"{Path(u).stem}.o") for o, u in zip(objects, units, strict=True)]
+    weights, runner = _rename(weights, f"{sources.prefix}_weights.o"), _rename(runner, "main.o")
+    library = folder / f"lib{sources.prefix}.a"
+    toolchain.archive([*renamed, weights], library)
+    if t.os == "none":
+        program = folder / f"{sources.prefix}.elf"
+        toolchain.link_firmware([runner, *renamed, weights], program, t)
+    else:
+        program = folder / f"{sources.prefix}_run"
+        toolchain.link_executable([runner, *renamed, weights], program, t)
+    runner.unlink()
+    return _Made(tuple(renamed), weights, library, program)
+
+
+def _rename(o: Path, name: str) -> Path:
+    return o.replace(o.with_name(name))
+
+
+def _report(program: Program, t: Target, made: _Made) -> dict[str, Any]:
+    objects = [elf.sizes(o) for o in made.objects]
+    code = sum(s.code + s.constants for s in objects)
+    data = sum(s.data + s.zeroed for s in objects)
+    return {
+        "model": program.name, "target": t.name, "macs": program.macs,
+        "code_bytes": code, "weights_bytes": program.weights_bytes,
+        "flash_bytes": code + program.weights_bytes, "arena_bytes": program.arena_bytes,
+        "arena_lower_bound": program.arena_lower_bound, "state_bytes": program.state_bytes,
+        "stack_bytes": None, "ram_bytes": program.arena_bytes + program.state_bytes + data,
+        "steps": sum(1 for _ in program.flat()),
+    }  # fmt: skip
+
+
+def _measured(bundle: Bundle, program: Program) -> dict[str, Any]:
+    """The stack, from a run on zeros. A model that refuses zeros leaves it unknown."""
+    zeros = [np.zeros(shape, _np(dtype)) for _, shape, dtype in bundle.inputs]
+    try:
+        bundle.run(zeros, [s.hi for s in program.dims])
+    except OnefoldError as e:
+        return {"stack_note": str(e.what)}
+    stack = bundle.stack()
+    ram = int(bundle.report["ram_bytes"])
+    return {"stack_bytes": stack, "ram_bytes": ram + stack}
+
+
+def _np(dtype: str) -> Any:
+    from onefold.ir.dtypes import BY_NAME
+
+    return BY_NAME[dtype].numpy
+
+
+def _upper(shape: sizes.Shape) -> tuple[int, ...]:
+    return tuple(sizes.upper(d) for d in shape)
+
+
+def _write(path: Path, facts: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
