@@ -86,8 +86,11 @@ def from_storage(text: str, kind: DType) -> str:
     return _FROM.get(kind.name, "{}").format(text)
 
 
-def to_storage(text: str, kind: DType, saturate: bool = True) -> str:
-    """A compute-type value as it is stored, rounded where the type is narrower."""
+def to_storage(text: str, kind: DType, saturate: bool = False) -> str:
+    """A compute-type value as it is stored, rounded where the type is narrower.
+
+    Whether an eight-bit float saturates is decided by the cast; what is stored stays what it is.
+    """
     if kind.name in _SATURATING:
         return f"of_f32_to_{kind.name}({text}, {int(saturate)})"
     return f"of_f32_to_{kind.name}({text})" if kind.name in _FROM else text
@@ -163,13 +166,15 @@ def convert(text: str, source: DType, to: DType, saturate: bool = True) -> str:
     if to.is_float:
         wide = to.compute
         v = text
-        if source is dtypes.f64 and to is dtypes.f16:
-            return f"of_f16_to_f32(of_f64_to_f16({text}))"
-        if source is not wide:
+        if source is dtypes.f64 and wide is not to:
+            v = f"of_f64_to_f32_odd({text})"  # the narrow type rounds it once and for all
+        elif source is not wide:
             v = f"({wide.ctype}){text}" if source is not dtypes.b1 else f"({wide.ctype})({text})"
         return from_storage(to_storage(v, to, saturate), to) if to.compute is not to else v
-    if source.is_float:
+    if source.is_float and to.bits >= 8:
         return f"of_{source.name}_to_{to.name}({text})"
+    if source.is_float:
+        text = f"of_{source.name}_to_i32({text})"
     if to.bits < 8:
         return f"of_wrap_{to.name}({text})"
     return f"(({to.ctype}){text})"

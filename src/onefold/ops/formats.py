@@ -47,6 +47,23 @@ class OnnxNode:
         v = self.attrs.get(name, default)
         return v.decode("utf-8", "replace") if isinstance(v, bytes) else v
 
+    def dtype(self, name: str) -> dtypes.DType | None:
+        """The element type that an attribute names: a number, a text before opset 6.
+
+        None where the attribute is left out or 0. Raises Refusal for an unknown one.
+        """
+        from onefold.frontend._gen.onnx_schema import DATA_TYPES
+        from onefold.ops.base import Refusal
+
+        v = self.attr(name)
+        if v is None or v == 0:
+            return None
+        text = str(DATA_TYPES.get(v, v) if isinstance(v, int) else v).lower()
+        kind = dtypes.BY_NAME.get({"float": "float32", "double": "float64"}.get(text, text))
+        if kind is None:
+            raise Refusal(f"{name} names the unknown element type {v}")
+        return kind
+
     def fields(self, cls: type) -> dict[str, Any]:
         """Constructor arguments of an operator class from the attributes of the same names."""
         out = {}

@@ -72,7 +72,8 @@ class Lowerings:
             if id(v) in self.inlined:
                 s = self.exprs[id(v)](*index)
                 narrow = v.dtype.compute is not v.dtype
-                return cast(s, v.dtype) if narrow and not isinstance(s, Load) else s
+                done = isinstance(s, Load) or (isinstance(s, Cast) and s.to is v.dtype)
+                return cast(s, v.dtype, saturate=False) if narrow and not done else s
             return self.from_memory(v)(*index)
 
         out = TensorExpr(v.tensor, element)

@@ -1,0 +1,196 @@
+"""Linear quantization: real = scale * (stored - zero point), per tensor, axis or block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onefold.ir import dims, dtypes, scalar
+from onefold.ir.dims import Dim
+from onefold.ir.dtypes import DType
+from onefold.ir.graph import Array, Builder, Node, Value
+from onefold.ir.scalar import Scalar, TensorExpr
+from onefold.ir.types import TensorType
+from onefold.ops.base import Case, Lowering, Op, Refusal, axis_of, operator
+from onefold.ops.convert import convert
+from onefold.ops.elementwise import tensor
+from onefold.ops.formats import OnnxNode
+
+Place = Callable[[Sequence[Dim]], tuple[Dim, ...]]
+
+
+def granularity(n: Node, axis: int, block: int) -> Place:
+    """Where the parameters of an element lie. Raises Refusal for shapes that do not fit."""
+    x, scale = tensor(n, 0), tensor(n, 1)
+    if n.input(2) is not None and tensor(n, 2).shape != scale.shape:
+        raise Refusal(f"the zero point's shape differs from the scale's, {scale}")
+    if scale.size == 1 and (not block or not x.shape):
+        return lambda i: (0,) * len(scale.shape)
+    k = axis_of(axis, len(x.shape))
+    if block > 0:
+        blocks = dims.ceildiv(x.shape[k], block)
+        if scale.shape != (*x.shape[:k], blocks, *x.shape[k + 1 :]):
+            raise Refusal(f"scales {scale} do not cut {x} into blocks of {block} on axis {k}")
+        return lambda i: (*i[:k], dims.floordiv(i[k], block), *i[k + 1 :])
+    if len(scale.shape) != 1 or scale.shape[0] != x.shape[k]:
+        raise Refusal(f"scales {scale} do not fit axis {k} of {x}")
+    return lambda i: (i[k],)
+
+
+def spread(p: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
+    """The parameter of every element of a tensor of this shape."""
+    if p.size == 1 and (not block or not shape):
+        return p.reshape(())
+    k = axis % len(shape)
+    if block > 0:
+        return np.take(p, np.arange(shape[k]) // block, axis=k)
+    return p.reshape([-1 if j == k else 1 for j in range(len(shape))])
+
+
+def parameter(x: TensorExpr, place: Place, index: Sequence[Dim]) -> Scalar:
+    return x(*place(index))
+
+
+@operator
+class DequantizeLinear(Op):
+    """(x - zero point) * scale, of the scale's type unless `to` is given."""
+
+    axis: int = 1
+    block_size: int = 0
+    to: DType | None = None
+    onnx: ClassVar = ("DequantizeLinear", "com.microsoft:DequantizeLinear")
+    cases: ClassVar = (
+        Case((((3, 4), "u8"), np.array(0.5, np.float32), np.array(128, np.uint8))),
+        Case((((2, 3, 4), "i8"), ((3,), "f32"), ((3,), "i8")), low=0.01),
+        Case((((5, 4), "i4"), ((5, 2), "f32"), ((5, 2), "i4")), {"block_size": 2}, low=0.01),
+        Case((((9,), "i32"), np.array(0.25, np.float32))),
+        Case((((9,), "f8e4m3fn"), np.array(0.25, np.float16))),
+        Case((((9,), "u16"), np.array([2], np.float32), np.array([65535], np.uint16)), {"axis": 0}),
+    )
+
+    def infer(self, n: Node) -> Sequence[TensorType]:
+        x, scale = tensor(n, 0), tensor(n, 1)
+        if not (x.dtype.is_int or (x.dtype.is_float and x.dtype.bits <= 8)):
+            raise Refusal(f"DequantizeLinear of {x.dtype.long} elements is not defined")
+        if not scale.dtype.is_float:
+            raise Refusal(f"the scale is {scale.dtype.long}, not a float")
+        if n.input(2) is not None and tensor(n, 2).dtype is not x.dtype:
+            raise Refusal(f"the zero point is {tensor(n, 2).dtype.long}, the tensor {x.dtype.long}")
+        granularity(n, self.axis, self.block_size)
+        return [TensorType(x.shape, self.to or scale.dtype)]
+
+    def ref(self, n: Node, x: Any, scale: Any, zero: Any = None) -> Any:
+        wide: Any = np.float32 if dtypes.of(x.dtype).is_float else np.int32
+        q = x.astype(wide)
+        if zero is not None:
+            q = q - spread(zero, x.shape, self.axis, self.block_size).astype(wide)
+        s = spread(scale, x.shape, self.axis, self.block_size).astype(np.float32)
+        return convert(np.asarray(q.astype(np.float32) * s), n.outputs[0].dtype)
+
+    def lower(self, k: Lowering) -> TensorExpr:
+        place = granularity(k.node, self.axis, self.block_size)
+
+        def element(*i: Dim) -> Scalar:
+            q, s = k.x(0)(*i), parameter(k.x(1), place, i)
+            wide = q.dtype if q.dtype.is_float else dtypes.i32
+            q = scalar.cast(q, wide)
+            if k.has(2):
+                zero = scalar.cast(parameter(k.x(2), place, i), wide)
+                if not isinstance(zero, scalar.Const) or zero.value != 0:
+                    q = q - zero
+            y = scalar.cast(q, dtypes.f32) * scalar.cast(s, dtypes.f32)
+            return scalar.cast(y, k.y().dtype.compute)
+
+        return k.map(element)
+
+    @classmethod
+    def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
+        fields = n.fields(cls)
+        return b.ops(cls(**fields, to=n.dtype("output_dtype")), *n.inputs, name=n.output_names)
+
+
+@operator
+class QuantizeLinear(Op):
+    """saturate(round(x / scale) + zero point), halves to even; floats of eight bits and less take
+    the quotient itself. precision: the type in which the quotient is rounded."""
+
+    axis: int = 1
+    block_size: int = 0
+    saturate: bool = True
+    to: DType = dtypes.u8
+    precision: DType | None = None
+    onnx: ClassVar = ("QuantizeLinear", "com.microsoft:QuantizeLinear")
+    exact: ClassVar = True
+    cases: ClassVar = (
+        Case((((3, 4), "f32"), np.array(0.02, np.float32), np.array(128, np.uint8))),
+        Case((((2, 3, 4), "f32"), np.array([0.1, 0.5, 3], np.float32), np.zeros(3, np.int8)),
+             {"to": dtypes.i8}, low=-400, high=400),
+        Case((((5, 3), "f32"), np.full((5, 2), 0.25, np.float32)),
+             {"block_size": 2, "to": dtypes.i4}),
+        Case((((9,), "f16"), np.array(0.25, np.float16)), {"to": dtypes.f8e4m3fn}, high=1000),
+        Case((((9,), "f32"), np.array(0.001, np.float32), np.array(32767, np.uint16)),
+             {"to": dtypes.u16}, low=-90, high=90),
+        Case((np.array([np.nan, np.inf, -np.inf, 0.5, 1.5, 2.5], np.float32),
+              np.array(1, np.float32))),
+        Case((((9,), "f32"), np.array(0.5, np.float32)), {"to": dtypes.i2}),
+    )  # fmt: skip
+
+    def infer(self, n: Node) -> Sequence[TensorType]:
+        x = tensor(n, 0)
+        if not ((x.dtype.is_float and x.dtype.bits >= 16) or x.dtype is dtypes.i32):
+            raise Refusal(f"QuantizeLinear of {x.dtype.long} elements is not defined")
+        if not tensor(n, 1).dtype.is_float:
+            raise Refusal(f"the scale is {tensor(n, 1).dtype.long}, not a float")
+        if n.input(2) is not None and tensor(n, 2).dtype is not self.to:
+            raise Refusal(f"the zero point is {tensor(n, 2).dtype.long}, not {self.to.long}")
+        if not (self._integer or (self.to.is_float and self.to.bits <= 8)):
+            raise Refusal(f"QuantizeLinear to {self.to.long} is not defined")
+        granularity(n, self.axis, self.block_size)
+        return [TensorType(x.shape, self.to)]
+
+    @property
+    def _integer(self) -> bool:
+        return self.to.is_int and self.to.bits <= 16
+
+    def ref(self, n: Node, x: Any, scale: Any, zero: Any = None) -> Any:
+        with np.errstate(all="ignore"):
+            s = spread(scale, x.shape, self.axis, self.block_size).astype(np.float32)
+            q = np.asarray(x.astype(np.float32) / s)
+            if self.precision is not None:
+                q = q.astype(self.precision.numpy).astype(np.float32)
+        z: Any = 0
+        if zero is not None:
+            z = spread(zero, x.shape, self.axis, self.block_size).astype(np.float32)
+        if not self._integer:
+            return convert(q + z, self.to, self.saturate)
+        q = np.clip(np.where(np.isnan(q), -np.inf, np.rint(q)), self.to.lo - z, self.to.hi - z)
+        return (q + z).astype(np.int32).astype(self.to.numpy)
+
+    def lower(self, k: Lowering) -> TensorExpr:
+        place = granularity(k.node, self.axis, self.block_size)
+
+        def element(*i: Dim) -> Scalar:
+            x = scalar.cast(k.x(0)(*i), dtypes.f32)
+            s = scalar.cast(parameter(k.x(1), place, i), dtypes.f32)
+            if self.precision is not None:
+                x, s = scalar.cast(x / s, self.precision), scalar.Const(1.0, dtypes.f32)
+            zero: Scalar | None = parameter(k.x(2), place, i) if k.has(2) else None
+            if not self._integer:
+                q = x / s if zero is None else x / s + zero
+                return scalar.cast(q, self.to, self.saturate)
+            low, high = (scalar.Const(v, dtypes.i32) for v in (self.to.lo, self.to.hi))
+            z = scalar.Const(0, dtypes.i32) if zero is None else scalar.cast(zero, dtypes.i32)
+            q = scalar.call("quantize_linear", x, s, z, low, high, dtype=dtypes.i32)
+            return scalar.cast(q, self.to)
+
+        return k.map(element)
+
+    @classmethod
+    def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
+        fields = {k: v for k, v in n.fields(cls).items() if k != "precision"}
+        zero = n.input(2)
+        to = n.dtype("output_dtype") or (dtypes.u8 if zero is None else zero.dtype)
+        op = cls(**fields, to=to, precision=n.dtype("precision"))
+        return b.ops(op, *n.inputs, name=n.output_names)
