@@ -1,7 +1,8 @@
 """Derive the polynomials of ``onefold/kernels/of_poly.h`` (needs mpmath).
 
-Each row of ``FITS`` is a function on an interval; the Remez exchange algorithm (weighted, in 60-digit arithmetic) gives
-the polynomial whose largest weighted error is smallest. Run ``python tools/fit_math.py > src/onefold/kernels/of_poly.h``.
+Each row of ``fits()`` is a function on an interval; the Remez exchange algorithm (weighted, in
+60-digit arithmetic) gives the polynomial whose largest weighted error is smallest. Run
+``python tools/fit_math.py > src/onefold/kernels/of_poly.h``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mpmath import (
-
     asin,
     atan,
     atanh,
@@ -36,7 +36,7 @@ Real = Callable[[mpf], mpf]
 
 @dataclass(frozen=True)
 class Fit:
-    """A polynomial of ``degree`` for ``of`` on [``lo``, ``hi``]; ``weight`` multiplies the error (default 1)."""
+    """A polynomial of ``degree`` for ``of`` on [``lo``, ``hi``]; ``weight`` scales the error."""
 
     name: str
     ctype: str
@@ -48,7 +48,7 @@ class Fit:
 
 
 def remez(fit: Fit) -> tuple[list[mpf], mpf]:
-    """Coefficients (constant first) and the largest weighted error, by exchange over a fixed dense grid."""
+    """Coefficients (constant first) and largest weighted error, by exchange over a dense grid."""
     n = fit.degree + 2
     middle, half = (fit.lo + fit.hi) / 2, (fit.hi - fit.lo) / 2
     count = 40 * n
@@ -65,7 +65,8 @@ def remez(fit: Fit) -> tuple[list[mpf], mpf]:
         solved = lu_solve(system, matrix([value[i] for i in nodes]))
         scaled = [solved[k] for k in range(n - 1)]
         error = [
-            w * (v - evaluate(scaled, (x - middle) / half)) for x, v, w in zip(grid, value, weight, strict=True)
+            w * (v - evaluate(scaled, (x - middle) / half))
+            for x, v, w in zip(grid, value, weight, strict=True)
         ]
         worst = max(abs(e) for e in error)
         if worst <= abs(solved[n - 1]) * mpf("1.001"):
@@ -87,7 +88,7 @@ def alternation(error: list[mpf], n: int) -> list[int]:
         first, last = abs(error[peaks[0]]), abs(error[peaks[-1]])
         peaks = peaks[1:] if first < last else peaks[:-1]
     if len(peaks) < n:
-        raise RuntimeError(f"only {len(peaks)} alternations, {n} needed: the degree is higher than the function asks")
+        raise RuntimeError(f"{len(peaks)} alternations, {n} needed: the degree is too high")
     return peaks
 
 
@@ -139,18 +140,49 @@ def fits() -> list[Fit]:
     split = mpf("0.92")
     return [
         Fit("exp_f32", "float", e_of, -r_max, r_max, 4),
-        Fit("log_f32", "float", lambda f: (log(1 + f) - f + f**2 / 2) / f**3, 1 / ROOT - 1, ROOT - 1, 8),
+        Fit(
+            "log_f32",
+            "float",
+            lambda f: (log(1 + f) - f + f**2 / 2) / f**3,
+            1 / ROOT - 1,
+            ROOT - 1,
+            8,
+        ),
         Fit("erf_f32", "float", erf_of, TINY, split**2, 5),
-        Fit("erfc_log_f32", "float", lambda x: log(erfc(x)), split, mpf(4), 7, lambda x: erfc(x) / erf(x)),
+        Fit(
+            "erfc_log_f32",
+            "float",
+            lambda x: log(erfc(x)),
+            split,
+            mpf(4),
+            7,
+            lambda x: erfc(x) / erf(x),
+        ),
         Fit("sin_f32", "double", sin_of, TINY, q_max, 3),
         Fit("cos_f32", "double", cos_of, TINY, q_max, 3),
         Fit("exp_f64", "double", e_of, -r_max, r_max, 9),
         Fit("log_f64", "double", lambda z: (2 * atanh(sqrt(z)) / sqrt(z) - 2) / z, TINY, z_max, 6),
-        Fit("atanh_f64", "double", lambda z: (atanh(sqrt(z)) / sqrt(z) - 1 - z / 3) / z**2, TINY, z_max, 8),
+        Fit(
+            "atanh_f64",
+            "double",
+            lambda z: (atanh(sqrt(z)) / sqrt(z) - 1 - z / 3) / z**2,
+            TINY,
+            z_max,
+            8,
+        ),
         Fit("sin_f64", "double", sin_of, TINY, q_max, 5),
         Fit("cos_f64", "double", cos_of, TINY, q_max, 5),
-        Fit("atan_f64", "double", lambda z: (atan(sqrt(z)) / sqrt(z) - 1) / z, TINY, (ROOT - 1) ** 2, 10),
-        Fit("asin_f64", "double", lambda z: (asin(sqrt(z)) / sqrt(z) - 1) / z, TINY, mpf("0.25"), 12),
+        Fit(
+            "atan_f64",
+            "double",
+            lambda z: (atan(sqrt(z)) / sqrt(z) - 1) / z,
+            TINY,
+            (ROOT - 1) ** 2,
+            10,
+        ),
+        Fit(
+            "asin_f64", "double", lambda z: (asin(sqrt(z)) / sqrt(z) - 1) / z, TINY, mpf("0.25"), 12
+        ),
         Fit("erf_f64", "double", erf_of, TINY, mpf(1), 11),
         Fit("erfcx_f64", "double", erfcx_shape, mpf("-0.78"), mpf("0.78"), 21),
         Fit("lgamma_f64", "double", lgamma_shape, mpf("-0.5") + TINY, mpf("0.5") - TINY, 20),
@@ -177,7 +209,11 @@ def emit(fit: Fit) -> str:
 def table(declaration: str, cells: list[str], per_line: int) -> str:
     """A C array."""
     rows = [", ".join(cells[i : i + per_line]) for i in range(0, len(cells), per_line)]
-    return f"static const {declaration} __attribute__((unused)) = {{\n    " + ",\n    ".join(rows) + "};"
+    return (
+        f"static const {declaration} __attribute__((unused)) = {{\n    "
+        + ",\n    ".join(rows)
+        + "};"
+    )
 
 
 def cut(x: mpf, bits: int) -> mpf:
@@ -186,7 +222,7 @@ def cut(x: mpf, bits: int) -> mpf:
 
 
 def half_pi() -> str:
-    """pi/2 in pieces whose products with a count are exact: for doubles (33 + 33 bits) and floats (3 x 23 bits)."""
+    """pi/2 in pieces whose products with a count are exact: 33 + 33 + 53 and 3 * 23 + 53 bits."""
     lines = []
     for names, step in (("ABC", 32), ("PQRS", 22)):
         rest, at = pi / 2, step
@@ -216,7 +252,7 @@ def main() -> None:
     words = [int(mp.floor(2 / pi * mpf(2) ** (64 * i))) % 2**64 for i in range(22)]
     print("\n// the bits of 2/pi, after 64 zeros")
     print(table("uint64_t of_two_over_pi[22]", [f"0x{w:016x}u" for w in words], 4))
-    print("\n// 65536 sigmoid(i / 24), raised by half the error of interpolation in the middle of its interval")
+    print("\n// 65536 sigmoid(i / 24), raised by half the error of linear interpolation")
     print(table("uint16_t of_sigmoid_table[256]", [str(s) for s in sigmoid_table()], 16))
 
 

@@ -1,8 +1,10 @@
-"""The numeric headers as array functions: one shared library per set of compiler flags, called through ctypes."""
+"""The numeric headers as array functions: a shared library per set of flags, called by ctypes."""
 
 from __future__ import annotations
 
 import ctypes
+import math
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,7 @@ FLAGS = [
     "-Wall",
     "-Wextra",
     "-Werror",
+    "-Wno-unused-command-line-argument",
 ]
 C_TYPES = {
     "f32": "float",
@@ -57,11 +60,21 @@ UNARY = (
     " trunc round_even round_away sign abs"
 ).split()
 BINARY = "pow atan2 fmod mod floor_div min max fmin fmax copysign".split()
+# Every test runs on three builds: this machine with all it has, its architecture's baseline (on
+# x86 neither FMA nor a rounding instruction), and plain C for everything.
+BASELINE = ["-mcpu=x86_64"] if platform.machine() == "x86_64" else ["-mcpu=generic"]
+BUILDS = {
+    "native": ["-march=native"],
+    "baseline": ["-target", f"{platform.machine()}-linux-gnu", *BASELINE],
+    "portable": ["-march=native", "-DOF_PORTABLE"],
+}
+
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 0.5, 2.0, 4.0, 1e-40, -1e-40]
 F8 = ["f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz"]
 
 
 def signatures() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Function name -> (result type, argument types); every function of the headers that takes scalars."""
+    """Function name -> (result type, argument types), for every function that takes scalars."""
     table: dict[str, tuple[str, tuple[str, ...]]] = {}
     for t in ("f32", "f64"):
         table |= {f"of_{f}_{t}": (t, (t,)) for f in UNARY}
@@ -177,7 +190,7 @@ def build(folder: Path, name: str, flags: list[str]) -> ctypes.CDLL:
 
 
 def call(library: ctypes.CDLL, name: str, *arguments: Any) -> np.ndarray[Any, Any]:
-    """Apply ``of_<name>`` elementwise; arguments broadcast, and are cast to the function's types."""
+    """Apply ``of_<name>`` elementwise; arguments broadcast and are cast to its types."""
     result, types = SIGNATURES["of_" + name]
     arrays = np.broadcast_arrays(
         *(np.asarray(a).astype(NP_TYPES[t]) for a, t in zip(arguments, types, strict=True))
@@ -187,3 +200,17 @@ def call(library: ctypes.CDLL, name: str, *arguments: Any) -> np.ndarray[Any, An
     function = getattr(library, f"array_of_{name}")
     function(ctypes.c_long(y.size), *(ctypes.c_void_p(a.ctypes.data) for a in [y, *arrays]))
     return y
+
+
+def every_pattern(t: str, count: int, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+    """Floats of uniformly random bits."""
+    bits = rng.integers(0, 2**32, count, dtype=np.uint32).view(np.float32)
+    wide = rng.integers(0, 2**64, count, dtype=np.uint64).view(np.float64)
+    return bits if t == "f32" else wide
+
+
+def same_float(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> None:
+    """Equal values, equal signs of zero, NaN with NaN."""
+    np.testing.assert_array_equal(got, want)
+    number = ~np.isnan(want)
+    np.testing.assert_array_equal(np.signbit(got[number]), np.signbit(want[number]))

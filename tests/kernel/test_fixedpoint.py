@@ -193,7 +193,13 @@ def test_lut(library: ctypes.CDLL) -> None:
     same(y, fx.lut_i16(x, lut))
 
 
-RANGES = {"i8": (-128, 127), "u8": (0, 255), "i16": (-32768, 32767), "u16": (0, 65535), "i4": (-8, 7)}
+RANGES = {
+    "i8": (-128, 127),
+    "u8": (0, 255),
+    "i16": (-32768, 32767),
+    "u16": (0, 65535),
+    "i4": (-8, 7),
+}
 
 
 @pytest.mark.parametrize("kind", RANGES)

@@ -25,7 +25,8 @@ OF_INLINE float of_f64_to_f32_odd(double x) {
   const double a = of_abs_f64(x), back = (double)(float)a;
   const uint32_t b = of_bits_f32((float)a);
   const uint32_t cut = back > a ? b - 1 : b;
-  return of_copysign_f32(of_from_bits_f32(back != a && a == a ? cut | 1u : cut), (float)x);
+  const uint32_t odd = back != a && a == a ? cut | 1u : cut;
+  return of_from_bits_f32(odd | (uint32_t)(of_bits_f64(x) >> 63) << 31);
 }
 
 OF_INLINE float of_f16_to_f32(of_f16 h) {

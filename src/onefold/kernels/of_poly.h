@@ -253,7 +253,7 @@ static const uint64_t of_two_over_pi[22] __attribute__((unused)) = {
     0x7527bac7ebe5f17bu, 0x3d0739f78a5292eau, 0x6bfb5fb11f8d5d08u, 0x56033046fc7b6babu,
     0xf0cfbc209af4361du, 0xa9e391615ee61b08u};
 
-// 65536 sigmoid(i / 24), raised by half the error of interpolation in the middle of its interval
+// 65536 sigmoid(i / 24), raised by half the error of linear interpolation
 static const uint16_t of_sigmoid_table[256] __attribute__((unused)) = {
     32768, 33451, 34133, 34813, 35493, 36169, 36843, 37513, 38180, 38841, 39498, 40149, 40794, 41432, 42064, 42688,
     43304, 43912, 44511, 45102, 45683, 46255, 46817, 47369, 47911, 48443, 48964, 49475, 49975, 50464, 50942, 51409,

@@ -1,8 +1,9 @@
-"""The integer arithmetic of quantized models in NumPy, bit for bit what ``kernels/of_quant.h`` does.
+"""The integer arithmetic of quantized models in NumPy, bit for bit that of ``kernels/of_quant.h``.
 
-Arrays are int64 (or anything that converts to it) holding values of the named width; results are int64 within that
-width. TFLite's part follows the specification of gemmlowp's fixed-point arithmetic and TFLite's reference kernels;
-ONNX's part follows QuantizeLinear. A fixed-point value with m integer bits in B bits stands for raw / 2^(B - 1 - m).
+Arrays are int64 (or anything that converts to it) holding values of the named width; results are
+int64 within that width. TFLite's part is the arithmetic of gemmlowp's fixed point and of TFLite's
+reference kernels; ONNX's part is that of QuantizeLinear. A fixed-point value with m integer bits
+in B bits stands for raw / 2^(B - 1 - m).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def multiply_by_quantized_multiplier_single(
 
 
 def multiply_by_quantized_multiplier_i64(x: IntLike, multiplier: IntLike, shift: IntLike) -> Ints:
-    """For the 64-bit sums of int16 activations, |x| < 2^47, -31 <= shift <= 7; 15-bit multiplier."""
+    """For 64-bit sums of int16 activations: |x| < 2^47, -31 <= shift <= 7; 15-bit multiplier."""
     multiplier = _i64(multiplier)
     reduced = np.where(multiplier < 0x7FFF0000, (multiplier + (1 << 15)) >> 16, 0x7FFF)
     total = 15 - _i64(shift)
@@ -217,7 +218,7 @@ def leading_zeros(x: IntLike) -> Ints:
 
 
 def get_reciprocal(x: IntLike, digits: int) -> tuple[Ints, Ints]:
-    """1 / x for x > 0 with ``digits`` integer bits: a scale of 0 integer bits, and the bits it lacks."""
+    """1 / x, x > 0 with ``digits`` integer bits: a 0-integer-bit scale, and the bits it lacks."""
     x = _i64(x)
     lead = leading_zeros(x)
     shifted = wrap((x << lead) - (1 << 31), 32)
@@ -225,7 +226,7 @@ def get_reciprocal(x: IntLike, digits: int) -> tuple[Ints, Ints]:
 
 
 def get_inv_sqrt_multiplier(x: IntLike, reverse: int = REVERSE_SHIFT) -> tuple[Ints, Ints]:
-    """1 / sqrt(x) for x >= 0 as (multiplier, shift); 0 counts as 1; ``reverse`` = -1 gives a left shift."""
+    """1 / sqrt(x), x >= 0, as (multiplier, shift); 0 counts as 1; ``reverse`` -1: a left shift."""
     x = _i64(x)
     tiny = x <= 1
     v = np.where(tiny, 2, x)
@@ -273,7 +274,7 @@ def _table_value(v: Ints, bits: int, top: int) -> Ints:
 
 
 def table_sigmoid_i16(x: IntLike, multiplier: int, shift: int) -> Ints:
-    """TFLite's int16 LOGISTIC: input scaled by multiplier / 2^shift (0 stands for 3 2^shift), Q0.15 out."""
+    """TFLite's int16 LOGISTIC: input times multiplier / 2^shift (0 means 3 2^shift), Q0.15 out."""
     v = _table_input(x, multiplier, shift)
     r = _table_value(v, 9, 0x7FFF << 10)
     return np.where(v >= 0, r + (1 << 9), (1 << 25) - r + (1 << 9) - 1) >> 10
@@ -322,16 +323,12 @@ def requant_f32(x: FloatLike, scale: FloatLike, zero: IntLike, low: int, high: i
     return _saturate(_rounded(x, scale, np.multiply, np.rint), zero, low, high)
 
 
-def quantize_linear(
-    x: FloatLike, scale: FloatLike, zero: IntLike, low: int, high: int
-) -> Ints:
+def quantize_linear(x: FloatLike, scale: FloatLike, zero: IntLike, low: int, high: int) -> Ints:
     """ONNX QuantizeLinear: saturate(round_half_even(x / scale) + zero); NaN gives ``low``."""
     return _saturate(_rounded(x, scale, np.divide, np.rint), zero, low, high)
 
 
-def affine_quantize(
-    x: FloatLike, scale: FloatLike, zero: IntLike, low: int, high: int
-) -> Ints:
+def affine_quantize(x: FloatLike, scale: FloatLike, zero: IntLike, low: int, high: int) -> Ints:
     """TFLite QUANTIZE from float: halves away from zero; NaN gives ``low``."""
     return _saturate(_rounded(x, scale, np.divide, round_away), zero, low, high)
 
