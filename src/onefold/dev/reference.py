@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onefold.errors import OnefoldError, RunError
+from onefold.ir import dims
 from onefold.ir.graph import Graph, Node, Value
 from onefold.ir.types import TensorType
 
@@ -19,6 +20,7 @@ class Environment:
 
     def __init__(self, watch: Watch | None = None) -> None:
         self.values: dict[int, Any] = {}
+        self.sizes: dict[str, int] = {}  # run-time dimensions, by the name of their symbol
         self.watch = watch
 
     def get(self, v: Value | None) -> Any:
@@ -29,10 +31,20 @@ class Environment:
     def run(self, graph: Graph, inputs: Sequence[Any]) -> list[Any]:
         """Outputs of a graph or of a body."""
         for v, x in zip(graph.inputs, inputs, strict=True):
-            self.values[id(v)] = x
+            self.put(v, x)
         for n in graph.nodes:
             self.node(n)
         return [self.get(v) for v in graph.outputs]
+
+    def put(self, v: Value, x: Any) -> None:
+        """Remember a value, and the dimensions that its actual shape tells."""
+        self.values[id(v)] = x
+        if isinstance(v.type, TensorType):
+            for d, size in zip(v.type.shape, np.shape(x), strict=False):
+                if isinstance(d, dims.Expr) and len(dims.atoms(d)) == 1:
+                    a = dims.atoms(d)[0]
+                    if isinstance(a, dims.Sym) and d == dims.atom(a):
+                        self.sizes[a.name] = int(size)
 
     def node(self, n: Node) -> None:
         xs = [self.get(v) for v in n.inputs]
@@ -48,7 +60,7 @@ class Environment:
         for v, y in zip(n.outputs, outs, strict=False):
             if isinstance(v.type, TensorType) and not isinstance(y, np.ndarray):
                 y = np.asarray(y, v.type.dtype.numpy)
-            self.values[id(v)] = y
+            self.put(v, y)
         if self.watch is not None:
             self.watch(n, xs, outs)
 

@@ -240,7 +240,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
             return a // b if b else 0
         if b == 1:
             return a
-    if a == 0:
+    if a == 0 or b == 0:
         return 0
     if a == b:
         return 1
@@ -262,7 +262,7 @@ def mod(a: Dim, b: Dim) -> Dim:
     """a % b for b > 0, never negative."""
     if isinstance(a, int) and isinstance(b, int):
         return a % b if b else 0
-    if b == 1 or a == b:
+    if b in (0, 1) or a == b:
         return 0
     _, rest = _split(a, b)
     if rest == 0 or below(rest, b):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,19 @@ def inside(i: Dim, extent: Dim) -> Dim:
     if dims.below(i, extent):
         return i
     return scalar.loaded(Index(i), extent, wrap=False)
+
+
+_numbers = itertools.count()
+
+
+def found(hint: str, most: Dim) -> Dim:
+    """A size that the program finds out: a symbol of its own between 0 and `most`."""
+    return dims.sym(f"n_{hint}{next(_numbers)}", 0, dims.upper(most))
+
+
+def put(k: Lowering, d: Dim, text: str) -> str:
+    """C statement that stores a size made by `found`."""
+    return f"{k.put_dim(d)} = {text};" if isinstance(d, dims.Expr) else ""
 
 
 def listed(k: Lowering, values: Sequence[Dim]) -> TensorExpr:

@@ -9,11 +9,12 @@ import numpy as np
 
 from onefold.ir import dims, scalar
 from onefold.ir.dims import Dim
-from onefold.ir.graph import Array, Node
+from onefold.ir.graph import Array, Builder, Node, Value
 from onefold.ir.scalar import Inside, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Refusal, operator
-from onefold.ops.known import Movement, checked_shape, inside
+from onefold.ops.formats import OnnxNode
+from onefold.ops.known import Movement, checked_shape, inside, ints_of
 
 MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 
@@ -121,6 +122,7 @@ class Trilu(Movement):
 
     upper: bool = True
     k: int = 0
+    onnx: ClassVar = ("Trilu",)
     cases: ClassVar = (
         Case((((3, 4), "f32"),)),
         Case((((2, 3, 3), "i64"),), {"upper": False, "k": -1}),
@@ -150,5 +152,10 @@ class Trilu(Movement):
             return scalar.where(keep, x(*index), scalar.Const(0, kind))
 
         return k.map(element)
+
+    @classmethod
+    def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
+        k = 0 if n.input(1) is None else ints_of(n.arg(1), "diagonal of Trilu")[0]
+        return [b.op(cls(bool(n.attr("upper", 1)), k), n.arg(0), name=n.output_names)]
 
 
