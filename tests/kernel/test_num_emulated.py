@@ -1,7 +1,7 @@
 """The numeric headers on other machines, in QEMU.
 
-A core without floating point computes with compiler-rt's arithmetic, which is IEEE 754's, so it must
-give the bits of the x86-64 build without FMA; a core with FMA must stay within an ulp or so of it.
+A core without floating point computes with compiler-rt's IEEE 754 arithmetic, so it must give the
+bits of the x86-64 build without FMA; a core with FMA must stay within a few ulp of it.
 """
 
 from __future__ import annotations
