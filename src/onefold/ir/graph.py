@@ -327,7 +327,7 @@ class Builder:
 
     def _folded(self, node: Node) -> list[Value] | None:
         """Constants in place of the node's outputs, where they are known."""
-        if not self.fold or node.regions or not node.op.pure:
+        if not self.fold or node.regions or not node.op.pure or node.op.lazy:
             return None
         outs = node.outputs
         if all(_known(v) for v in outs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onefold.codegen.family import KernelChoice
 from onefold.ir.graph import Graph
 from onefold.plan.assemble import assemble
-from onefold.plan.memory import place, work_in_place
+from onefold.plan.memory import arrange, place
 from onefold.plan.program import Program
 from onefold.target import Target
 
@@ -13,7 +13,7 @@ from onefold.target import Target
 def plan(graph: Graph, target: Target) -> Program:
     """The program of a graph on a target. Raises PlanError, Refusal."""
     program, assembler = assemble(graph, KernelChoice(target))
-    work_in_place(program, assembler.drafts)
+    arrange(program, assembler.drafts)
     assembler.render(program.steps)
     place(program)
     return program

@@ -112,7 +112,8 @@ class Assembler:
             if low.is_alias(v):
                 steps += self._alias(v, low)
             elif v.uses or id(v) in low.forced:
-                steps.append(self.store(v, self.home(v, low), low.exprs[id(v)], n.origin, n))
+                home = self.home(v, low)
+                steps.append(self.store(v, home, low.exprs[id(v)], n.origin, n, low=low))
         return steps
 
     def _alias(self, v: Value, low: Lowerings) -> list[AnyStep]:
@@ -125,7 +126,7 @@ class Assembler:
                 return []
         n = v.producer
         assert n is not None
-        return [self.store(v, self.home(v, low), low.exprs[id(v)], n.origin, n)]
+        return [self.store(v, self.home(v, low), low.exprs[id(v)], n.origin, n, low=low)]
 
     def home(self, v: Value, low: Lowerings) -> Buffer:
         """The buffer that v is to be computed into."""
@@ -176,7 +177,8 @@ class Assembler:
             if mine is not None and mine.parent is whole and mine.type.shape == part.shape:
                 continue
             at = [0] * p.axis + [start] + [0] * (len(y.shape) - p.axis - 1)
-            steps.append(self.store(y, whole, part, n.origin, n, at))
+            first = u if u is not None and id(u) in low.inlined else None
+            steps.append(self.store(y, whole, part, n.origin, n, at, low, first))
         return steps
 
     # -- steps -------------------------------------------------------------------------------
@@ -189,25 +191,32 @@ class Assembler:
         origin: Origin,
         node: Node,
         start: Sequence[Dim] | None = None,
+        low: Lowerings | None = None,
+        first: Value | None = None,
     ) -> Step:
-        """A step that computes `expr` into a buffer."""
+        """A step that computes `expr` into a buffer. `first`: the one input that it computes."""
         _, index = generic_index(expr.shape)
         tree = list(walk(expr(*index)))
         expr._cache.clear()
+        absorbed = _absorbed(node, low, first) if low is not None else [node]
+        for inner in absorbed:
+            origin = inner.origin | origin
         kernel_nodes = {id(s.node): s.node for s in tree if isinstance(s, Acc)}
         choice: Choice | None = None
         if kernel_nodes:
             (knode,) = kernel_nodes.values()
             choice = self.kernels.find(knode)
-            origin = knode.origin | origin
         reads = list({id(s.value): s.value for s in tree if isinstance(s, Load)}.values())
         draft = Draft(out, expr, start, reads, choice=choice)
         if choice is not None:
             draft.reads = list({id(v): v for v in (*choice.reads, *reads)}.values())
         step = self._step(draft, [self.of(v) for v in draft.reads], [at], origin, node)
+        step.macs = sum(inner.op.macs(inner) for inner in absorbed)
+        heavy = max(absorbed, key=lambda inner: inner.op.macs(inner))
+        if step.macs:
+            step.op = heavy.op.name
         if choice is not None:
             step.algorithm = choice.name
-            step.macs = choice.node.op.macs(choice.node)
         return step
 
     def copy(self, v: Value, to: Buffer) -> Step:
@@ -286,6 +295,21 @@ class Assembler:
                 self.render(s.otherwise)
             elif isinstance(s, LoopStep):
                 self.render(s.body)
+
+
+def _absorbed(node: Node, low: Lowerings, first: Value | None) -> list[Node]:
+    """The nodes that a step computes: the node itself and what it computes on the way."""
+    seen: dict[int, Node] = {id(node): node}
+    waiting = [first] if first is not None else list(node.present())
+    if first is None and isinstance(low.lowered.get(id(node)), Pieces):
+        waiting = []
+    while waiting:
+        v = waiting.pop()
+        n = v.producer
+        if n is not None and id(v) in low.inlined and id(n) not in seen:
+            seen[id(n)] = n
+            waiting += list(n.present())
+    return list(seen.values())
 
 
 def _is_literal(v: Value) -> bool:

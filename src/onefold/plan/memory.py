@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onefold.codegen.loops import address
-from onefold.ir import dims
 from onefold.ir.scalar import Load, walk
-from onefold.plan.arena import Block, plan_arena
+from onefold.plan.arena import Block, lower_bound, plan_arena
 from onefold.plan.arena import verify as verify_arena
+from onefold.plan.order import Step as OrderStep
+from onefold.plan.order import choose_order
 from onefold.plan.program import ALIGN, AnyStep, Buffer, IfStep, LoopStep, Program, Step
 from onefold.plan.render import Draft
 from onefold.plan.schedule import generic_index
@@ -81,9 +82,82 @@ def timeline(steps: Sequence[AnyStep]) -> Timeline:
     return t
 
 
-def work_in_place(program: Program, drafts: dict[int, Draft]) -> None:
+def arrange(program: Program, drafts: dict[int, Draft]) -> None:
+    """Choose the order of the steps and what works in place: whichever order, the given one or
+    the one found, has the lower bound for the arena."""
+    given = list(program.steps)
+    merged = work_in_place(program, drafts)
+    file_bound = live_bound(program)
+    program.file_order_bound = file_bound
+    found = _found_order(program, drafts)
+    if found is None or found == given:
+        return
+    _undo(merged)
+    program.steps = found
+    merged = work_in_place(program, drafts)
+    if live_bound(program) >= file_bound:
+        _undo(merged)
+        program.steps = given
+        work_in_place(program, drafts)
+
+
+def _undo(merged: Sequence[Buffer]) -> None:
+    for b in merged:
+        b.parent, b.offset = None, 0
+
+
+def live_bound(program: Program) -> int:
+    """The largest sum of aligned bytes alive at once."""
+    return lower_bound(_blocks(program, timeline(program.steps))[1])
+
+
+def _found_order(program: Program, drafts: dict[int, Draft]) -> list[AnyStep] | None:
+    """An order with a low peak, or None where data-dependent sizes tie the steps together."""
+    if program.found or len(program.steps) < 3:
+        return None
+    steps = [s for s in program.steps if isinstance(s, Step)]
+    if len(steps) != len(program.steps):
+        return None
+    index: dict[int, int] = {}
+    values: list[int] = []
+
+    def number(b: Buffer) -> int:
+        r = b.root
+        if id(r) not in index:
+            index[id(r)] = len(values)
+            values.append(align(r.bytes) if r.kind == "arena" else 0)
+        return index[id(r)]
+
+    moves = ("arena", "output")
+    made = []
+    readers: dict[int, list[int]] = {}
+    for k, s in enumerate(steps):
+        after: list[int] = []
+        for b in s.writes:
+            if b.root.kind == "state":
+                after += readers.get(id(b.root), [])
+        for b in s.reads:
+            if b.root.kind == "state":
+                readers.setdefault(id(b.root), []).append(k)
+        reads = tuple(dict.fromkeys(number(b) for b in s.reads if b.root.kind in moves))
+        writes = tuple(dict.fromkeys(number(b) for b in s.writes if b.root.kind in moves))
+        reads = tuple(r for r in reads if r not in writes)
+        hints = []
+        if writes and s.writes[0].root.kind == "arena" and s.writes[0].parent is None:
+            for b in _overwritable(s, drafts[id(s)]):
+                if b.parent is None and b.kind == "arena" and b.bytes >= s.writes[0].bytes:
+                    hints.append((number(b), number(s.writes[0])))
+        made.append(OrderStep(reads, writes, tuple(hints), tuple(after)))
+    outs = {index[id(p.buffer.root)] for p in program.outputs if id(p.buffer.root) in index}
+    order = choose_order(made, values, (), outs)
+    return [steps[k] for k in order.steps]
+
+
+def work_in_place(program: Program, drafts: dict[int, Draft]) -> list[Buffer]:
     """Let a step write over an input that nobody reads after it, where each element is read
-    only to compute the element that takes its place."""
+    only to compute the element that takes its place. Returns the buffers that gave up their own
+    memory."""
+    merged: list[Buffer] = []
     times = timeline(program.steps)
     inside = _loop_members(program.steps)
     for s in program.flat():
@@ -102,7 +176,9 @@ def work_in_place(program: Program, drafts: dict[int, Draft]) -> None:
             if fits and times.last[id(r)] == now and times.first[id(r)] < now:
                 out.parent, out.offset = r, 0
                 times.last[id(r)] = times.last[id(out)]
+                merged.append(out)
                 break
+    return merged
 
 
 def _loop_members(steps: Sequence[AnyStep]) -> set[int]:
@@ -148,13 +224,7 @@ def _overwritable(s: Step, draft: Draft) -> list[Buffer]:
 
 def place(program: Program) -> None:
     """Offsets for everything: the arena by live ranges, constants and states one after another."""
-    times = timeline(program.steps)
-    roots = [b for b in program.buffers if b.kind == "arena" and b.parent is None and b.bytes]
-    roots = [b for b in roots if id(b) in times.first]
-    blocks = [
-        Block(k, b.bytes, times.first[id(b)], times.last[id(b)], ALIGN)
-        for k, b in enumerate(roots)
-    ]
+    roots, blocks = _blocks(program, timeline(program.steps))
     plan = plan_arena(blocks)
     verify_arena(blocks, plan)
     for k, b in enumerate(roots):
@@ -166,6 +236,16 @@ def place(program: Program) -> None:
     program.state_bytes = _line_up(program, "state")
 
 
+def _blocks(program: Program, times: Timeline) -> tuple[list[Buffer], list[Block]]:
+    """What the planner of the arena is asked to place, and the buffers behind it."""
+    roots = [b for b in program.buffers if b.kind == "arena" and b.parent is None and b.bytes]
+    roots = [b for b in roots if id(b) in times.first]
+    return roots, [
+        Block(k, b.bytes, times.first[id(b)], times.last[id(b)], ALIGN)
+        for k, b in enumerate(roots)
+    ]
+
+
 def _line_up(program: Program, kind: str) -> int:
     used = {id(b.root) for s in program.flat() for b in (*s.reads, *s.writes)}
     at = 0
@@ -174,6 +254,3 @@ def _line_up(program: Program, kind: str) -> int:
             b.offset = at
             at = align(at + b.bytes)
     return at
-
-
-__all__ = ["align", "dims", "place", "timeline", "work_in_place"]

@@ -145,6 +145,7 @@ class Program:
     buffers: list[Buffer] = field(default_factory=list)
     arena_bytes: int = 0
     arena_lower_bound: int = 0
+    file_order_bound: int = 0
     arena_algorithm: str = ""
     weights_bytes: int = 0
     state_bytes: int = 0
