@@ -170,6 +170,7 @@ class Op:
     onnx: ClassVar[tuple[str, ...]] = ()  # "Add", "com.microsoft:FusedMatMul"
     tflite: ClassVar[tuple[str, ...]] = ()  # "ADD", custom names as they are
     pure: ClassVar[bool] = True  # same inputs, same result: may be folded, merged, dropped
+    lazy: ClassVar[bool] = False  # folded by the pass of that name only, so that others see it
     exact: ClassVar[bool] = False  # integer or movement: results must be equal
     cases: ClassVar[tuple[Case, ...]] = ()
     host_only: ClassVar[str] = ""  # why there is no compiled form

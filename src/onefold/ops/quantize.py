@@ -21,22 +21,26 @@ from onefold.ops.formats import OnnxNode
 Place = Callable[[Sequence[Dim]], tuple[Dim, ...]]
 
 
-def granularity(n: Node, axis: int, block: int) -> Place:
-    """Where the parameters of an element lie. Raises Refusal for shapes that do not fit."""
-    x, scale = tensor(n, 0), tensor(n, 1)
-    if n.input(2) is not None and tensor(n, 2).shape != scale.shape:
-        raise Refusal(f"the zero point's shape differs from the scale's, {scale}")
-    if scale.size == 1 and (not block or not x.shape):
-        return lambda i: (0,) * len(scale.shape)
+def granularity(n: Node, i: int, axis: int, block: int) -> Place:
+    """Where the parameter (input i) of an element lies. Raises Refusal for shapes that do not fit."""
+    x, p = tensor(n, 0), tensor(n, i)
+    if p.size == 1 and (not block or not x.shape):
+        return lambda at: (0,) * len(p.shape)
     k = axis_of(axis, len(x.shape))
     if block > 0:
         blocks = dims.ceildiv(x.shape[k], block)
-        if scale.shape != (*x.shape[:k], blocks, *x.shape[k + 1 :]):
-            raise Refusal(f"scales {scale} do not cut {x} into blocks of {block} on axis {k}")
-        return lambda i: (*i[:k], dims.floordiv(i[k], block), *i[k + 1 :])
-    if len(scale.shape) != 1 or scale.shape[0] != x.shape[k]:
-        raise Refusal(f"scales {scale} do not fit axis {k} of {x}")
-    return lambda i: (i[k],)
+        if p.shape != (*x.shape[:k], blocks, *x.shape[k + 1 :]):
+            raise Refusal(f"parameters {p} do not cut {x} into blocks of {block} on axis {k}")
+        return lambda at: (*at[:k], dims.floordiv(at[k], block), *at[k + 1 :])
+    if len(p.shape) != 1 or p.shape[0] != x.shape[k]:
+        raise Refusal(f"parameters {p} do not fit axis {k} of {x}")
+    return lambda at: (at[k],)
+
+
+def parameter(k: Lowering, i: int, axis: int, block: int) -> Callable[[Sequence[Dim]], Scalar]:
+    """Input i at the index of an element of input 0."""
+    place = granularity(k.node, i, axis, block)
+    return lambda at: k.x(i)(*place(at))
 
 
 def spread(p: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
@@ -49,10 +53,6 @@ def spread(p: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
     return p.reshape([-1 if j == k else 1 for j in range(len(shape))])
 
 
-def parameter(x: TensorExpr, place: Place, index: Sequence[Dim]) -> Scalar:
-    return x(*place(index))
-
-
 @operator
 class DequantizeLinear(Op):
     """(x - zero point) * scale, of the scale's type unless `to` is given."""
@@ -60,6 +60,7 @@ class DequantizeLinear(Op):
     axis: int = 1
     block_size: int = 0
     to: DType | None = None
+    lazy: ClassVar = True
     onnx: ClassVar = ("DequantizeLinear", "com.microsoft:DequantizeLinear")
     cases: ClassVar = (
         Case((((3, 4), "u8"), np.array(0.5, np.float32), np.array(128, np.uint8))),
@@ -78,7 +79,8 @@ class DequantizeLinear(Op):
             raise Refusal(f"the scale is {scale.dtype.long}, not a float")
         if n.input(2) is not None and tensor(n, 2).dtype is not x.dtype:
             raise Refusal(f"the zero point is {tensor(n, 2).dtype.long}, the tensor {x.dtype.long}")
-        granularity(n, self.axis, self.block_size)
+        for i in range(1, 3 if n.input(2) is not None else 2):
+            granularity(n, i, self.axis, self.block_size)
         return [TensorType(x.shape, self.to or scale.dtype)]
 
     def ref(self, n: Node, x: Any, scale: Any, zero: Any = None) -> Any:
@@ -90,14 +92,15 @@ class DequantizeLinear(Op):
         return convert(np.asarray(q.astype(np.float32) * s), n.outputs[0].dtype)
 
     def lower(self, k: Lowering) -> TensorExpr:
-        place = granularity(k.node, self.axis, self.block_size)
+        scale = parameter(k, 1, self.axis, self.block_size)
+        zero_of = parameter(k, 2, self.axis, self.block_size) if k.has(2) else None
 
         def element(*i: Dim) -> Scalar:
-            q, s = k.x(0)(*i), parameter(k.x(1), place, i)
+            q, s = k.x(0)(*i), scale(i)
             wide = q.dtype if q.dtype.is_float else dtypes.i32
             q = scalar.cast(q, wide)
-            if k.has(2):
-                zero = scalar.cast(parameter(k.x(2), place, i), wide)
+            if zero_of is not None:
+                zero = scalar.cast(zero_of(i), wide)
                 if not isinstance(zero, scalar.Const) or zero.value != 0:
                     q = q - zero
             y = scalar.cast(q, dtypes.f32) * scalar.cast(s, dtypes.f32)
@@ -147,7 +150,8 @@ class QuantizeLinear(Op):
             raise Refusal(f"the zero point is {tensor(n, 2).dtype.long}, not {self.to.long}")
         if not (self._integer or (self.to.is_float and self.to.bits <= 8)):
             raise Refusal(f"QuantizeLinear to {self.to.long} is not defined")
-        granularity(n, self.axis, self.block_size)
+        for i in range(1, 3 if n.input(2) is not None else 2):
+            granularity(n, i, self.axis, self.block_size)
         return [TensorType(x.shape, self.to)]
 
     @property
@@ -169,14 +173,15 @@ class QuantizeLinear(Op):
         return (q + z).astype(np.int32).astype(self.to.numpy)
 
     def lower(self, k: Lowering) -> TensorExpr:
-        place = granularity(k.node, self.axis, self.block_size)
+        scale = parameter(k, 1, self.axis, self.block_size)
+        zero_of = parameter(k, 2, self.axis, self.block_size) if k.has(2) else None
 
         def element(*i: Dim) -> Scalar:
             x = scalar.cast(k.x(0)(*i), dtypes.f32)
-            s = scalar.cast(parameter(k.x(1), place, i), dtypes.f32)
+            s = scalar.cast(scale(i), dtypes.f32)
             if self.precision is not None:
                 x, s = scalar.cast(x / s, self.precision), scalar.Const(1.0, dtypes.f32)
-            zero: Scalar | None = parameter(k.x(2), place, i) if k.has(2) else None
+            zero: Scalar | None = zero_of(i) if zero_of else None
             if not self._integer:
                 q = x / s if zero is None else x / s + zero
                 return scalar.cast(q, self.to, self.saturate)

@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from onefold import events
 from onefold.ir.graph import Graph
 from onefold.passes.clean import remove_dead
+from onefold.passes.fold import fold_constants
+from onefold.passes.qdq import fuse_qdq
 
 Pass = Callable[[Graph], int]
 
-PIPELINE: tuple[tuple[str, Pass], ...] = (("dead", remove_dead),)
+PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("qdq", fuse_qdq),
+    ("fold", fold_constants),
+    ("dead", remove_dead),
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,207 @@
+"""Quantized contractions against ONNX Runtime: at most one step apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onefold.dev.cases import run_graph
+from onefold.frontend.binding import Binding
+from onefold.frontend.onnx.importer import import_onnx
+from onefold.frontend.onnx.reader import read
+from onefold.ir.graph import Graph
+from onefold.passes import pipeline
+
+ort = pytest.importorskip("onnxruntime")
+RNG = np.random.Generator(np.random.PCG64(5))
+
+
+def graph_of(model: onnx.ModelProto) -> Graph:
+    return import_onnx(read(model.SerializeToString()), Binding())
+
+
+def model_of(nodes: Any, inputs: Any, out: Any, constants: Any, domain: str = "") -> Any:
+    sets = [helper.make_opsetid("", 13), helper.make_opsetid("com.microsoft", 1)]
+    weights = [numpy_helper.from_array(v, k) for k, v in constants.items()]
+    g = helper.make_graph(nodes, "g", inputs, [out], weights)
+    return helper.make_model(g, opset_imports=sets, ir_version=8)
+
+
+def session(model: Any, fuse: bool = False) -> Any:
+    options = ort.SessionOptions()
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if fuse else level.ORT_DISABLE_ALL
+    return ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def assert_one_step(got: Any, want: Any) -> None:
+    assert got.dtype == want.dtype and got.shape == want.shape
+    assert np.abs(got.astype(int) - want.astype(int)).max(initial=0) <= 1
+    assert np.ptp(want) > 10, "the test's own scales saturate everything"
+
+
+def vi(name: str, kind: int, shape: Any) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def qdq_model(op: str, per_channel: bool, act: str, bias: bool, dynamic: bool) -> Any:
+    """float x -> Q -> DQ -> op -> act -> Q -> DQ."""
+    conv = op == "Conv"
+    shape = (2, 4, 9, 8) if conv else (6, 16)
+    w_shape = (6, 4, 3, 3) if conv else (5, 16) if op == "Gemm" else (16, 5)
+    channels, axis = (w_shape[0], 0) if conv or op == "Gemm" else (5, 1)
+    w = RNG.integers(-127, 128, w_shape).astype(np.int8)
+    w_scale = RNG.uniform(0.004, 0.02, channels if per_channel else ()).astype(np.float32)
+    c = {"xs": np.float32(0.03), "xz": np.uint8(121), "ws": np.array(w_scale),
+         "wz": np.zeros(w_scale.shape, np.int8), "ys": np.float32(0.11), "yz": np.uint8(99),
+         "w": w}  # fmt: skip
+    inputs = [vi("x", TensorProto.FLOAT, shape)]
+    if dynamic:
+        del c["w"]
+        inputs.append(vi("w", TensorProto.INT8, w_shape))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=axis),
+    ]
+    ins = ["xd", "wd"]
+    if bias:
+        c["b"] = RNG.integers(-3000, 3000, channels).astype(np.int32)
+        c["bs"] = np.array(c["xs"] * w_scale)
+        c["bz"] = np.zeros(w_scale.shape, np.int32)
+        nodes.append(helper.make_node("DequantizeLinear", ["b", "bs", "bz"], ["bd"], axis=0))
+        ins.append("bd")
+    attrs: dict[str, Any] = {"pads": [1, 0, 1, 2]} if conv else {}
+    if op == "Gemm":
+        attrs["transB"] = 1
+    nodes.append(helper.make_node(op, ins, ["y"], **attrs))
+    end = "y"
+    if act == "Relu":
+        nodes.append(helper.make_node("Relu", ["y"], ["a"]))
+        end = "a"
+    if act == "Clip":
+        c["lo"], c["hi"] = np.float32(-2.5), np.float32(6)
+        nodes.append(helper.make_node("Clip", ["y", "lo", "hi"], ["a"]))
+        end = "a"
+    nodes.append(helper.make_node("QuantizeLinear", [end, "ys", "yz"], ["yq"]))
+    return model_of(nodes, inputs, vi("yq", TensorProto.UINT8, None), c), shape, w
+
+
+@pytest.mark.parametrize("op", ["Conv", "MatMul", "Gemm"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("act", ["", "Relu", "Clip"])
+def test_qdq_pattern(op: str, per_channel: bool, act: str) -> None:
+    bias = op != "MatMul" and act != "Relu"
+    model, shape, _ = qdq_model(op, per_channel, act, bias, dynamic=False)
+    g = graph_of(model)
+    pipeline.run(g)
+    names = [n.op.name for n in g.nodes]
+    assert ("QConv" if op == "Conv" else "QMatMul") in names
+    assert op not in names and "DequantizeLinear" not in names
+    x = RNG.uniform(-3, 3, shape).astype(np.float32)
+    (got,) = run_graph(g, [x])
+    (want,) = session(model).run(None, {"x": x})
+    assert_one_step(got, want)
+
+
+def test_weights_that_are_not_constant() -> None:
+    model, shape, w = qdq_model("Conv", True, "Relu", False, dynamic=True)
+    g = graph_of(model)
+    pipeline.run(g)
+    assert "QConv" in [n.op.name for n in g.nodes]
+    x = RNG.uniform(-3, 3, shape).astype(np.float32)
+    (got,) = run_graph(g, [x, w])
+    (want,) = session(model).run(None, {"x": x, "w": w})
+    assert_one_step(got, want)
+
+
+def test_bias_of_another_scale_is_left_alone() -> None:
+    model, shape, _ = qdq_model("Conv", False, "", True, dynamic=False)
+    for t in model.graph.initializer:
+        if t.name == "bs":
+            t.CopyFrom(numpy_helper.from_array(np.float32(0.5), "bs"))
+    g = graph_of(model)
+    pipeline.run(g)
+    assert "QConv" not in [n.op.name for n in g.nodes]
+    x = RNG.uniform(-3, 3, shape).astype(np.float32)
+    (want,) = session(model).run(None, {"x": x})
+    (got,) = run_graph(g, [x])
+    assert np.abs(got.astype(int) - want.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_qlinear_conv(per_channel: bool) -> None:
+    w = RNG.integers(-127, 128, (6, 2, 3, 3)).astype(np.int8)
+    ws = np.array(RNG.uniform(0.004, 0.02, 6 if per_channel else ()).astype(np.float32))
+    c = {"xs": np.float32(0.03), "xz": np.uint8(121), "w": w, "ws": ws,
+         "wz": np.zeros(ws.shape, np.int8), "ys": np.float32(0.08), "yz": np.uint8(99),
+         "b": RNG.integers(-3000, 3000, 6).astype(np.int32)}  # fmt: skip
+    node = helper.make_node("QLinearConv", ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"],
+                            ["y"], group=2, strides=[2, 1], auto_pad="SAME_LOWER")  # fmt: skip
+    shape = (2, 4, 9, 8)
+    model = model_of([node], [vi("x", TensorProto.UINT8, shape)], vi("y", TensorProto.UINT8, None), c)
+    x = RNG.integers(0, 256, shape).astype(np.uint8)
+    (want,) = session(model).run(None, {"x": x})
+    (got,) = run_graph(graph_of(model), [x])
+    assert_one_step(got, want)
+
+
+def check_contrib(node: Any, x: Any, constants: Any, kind: int, tolerance: float = 0) -> None:
+    node.domain = "com.microsoft"
+    proto = helper.np_dtype_to_tensor_dtype(x.dtype)
+    model = model_of([node], [vi("x", proto, x.shape)], vi("y", kind, None), constants)
+    (want,) = session(model).run(None, {"x": x})
+    (got,) = run_graph(graph_of(model), [x])
+    if tolerance:
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+    else:
+        assert_one_step(got, want)
+
+
+@pytest.mark.parametrize("float_result", [False, True])
+def test_qgemm(float_result: bool) -> None:
+    c = {"xs": np.float32(0.03), "xz": np.uint8(121),
+         "w": RNG.integers(-127, 128, (5, 16)).astype(np.int8),
+         "ws": RNG.uniform(0.004, 0.02, 5).astype(np.float32), "wz": np.zeros(5, np.int8),
+         "b": RNG.integers(-3000, 3000, 5).astype(np.int32),
+         "ys": np.float32(0.08), "yz": np.uint8(99)}  # fmt: skip
+    ins = ["x", "xs", "xz", "w", "ws", "wz", "b", "ys", "yz"][: 7 if float_result else 9]
+    node = helper.make_node("QGemm", ins, ["y"], transB=1, alpha=0.75)
+    x = RNG.integers(0, 256, (6, 16)).astype(np.uint8)
+    kind = TensorProto.FLOAT if float_result else TensorProto.UINT8
+    check_contrib(node, x, c, kind, 1e-4 if float_result else 0)
+
+
+@pytest.mark.parametrize("op", ["QLinearAveragePool", "QLinearGlobalAveragePool"])
+@pytest.mark.parametrize("last", [0, 1])
+def test_qlinear_pools(op: str, last: int) -> None:
+    c = {"xs": np.float32(0.03), "xz": np.uint8(121), "ys": np.float32(0.02), "yz": np.uint8(90)}
+    attrs: dict[str, Any] = {"channels_last": last}
+    if op == "QLinearAveragePool":
+        attrs |= {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "strides": [2, 1]}
+    node = helper.make_node(op, ["x", "xs", "xz", "ys", "yz"], ["y"], **attrs)
+    x = RNG.integers(0, 256, (2, 5, 6, 7) if last else (2, 7, 5, 6)).astype(np.uint8)
+    check_contrib(node, x, c, TensorProto.UINT8)
+
+
+def test_dynamic_quantize_matmul() -> None:
+    c = {"w": RNG.integers(-127, 128, (16, 5)).astype(np.int8),
+         "ws": RNG.uniform(0.004, 0.02, 5).astype(np.float32), "wz": np.zeros(5, np.int8),
+         "b": RNG.uniform(-1, 1, 5).astype(np.float32)}  # fmt: skip
+    node = helper.make_node("DynamicQuantizeMatMul", ["x", "w", "ws", "wz", "b"], ["y"])
+    x = RNG.uniform(-3, 3, (6, 16)).astype(np.float32)
+    check_contrib(node, x, c, TensorProto.FLOAT, 1e-4)
+
+
+def test_matmul_integer_to_float() -> None:
+    c = {"w": RNG.integers(0, 255, (16, 5)).astype(np.uint8), "xs": np.float32(0.02),
+         "ws": RNG.uniform(0.004, 0.02, 5).astype(np.float32), "xz": np.uint8(100),
+         "wz": RNG.integers(0, 255, 5).astype(np.uint8),
+         "b": RNG.uniform(-1, 1, 5).astype(np.float32)}  # fmt: skip
+    node = helper.make_node("MatMulIntegerToFloat", ["x", "w", "xs", "ws", "xz", "wz", "b"], ["y"])
+    x = RNG.integers(0, 256, (6, 16)).astype(np.uint8)
+    check_contrib(node, x, c, TensorProto.FLOAT, 1e-4)
