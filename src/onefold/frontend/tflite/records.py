@@ -19,7 +19,7 @@ from onefold.frontend import elements
 from onefold.frontend.tflite import sparsity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Quantization:
     """How the integers of a tensor stand for reals: real = scale * (value - zero_point).
 

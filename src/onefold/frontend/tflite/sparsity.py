@@ -20,7 +20,7 @@ from onefold.frontend import elements
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Level:
     """One level of the traversal: `size` entries each, or a compressed list of them."""
 
