@@ -29,6 +29,7 @@ class Timeline:
         self.roots: dict[int, Buffer] = {}
         self.now = 0
         self.at: dict[int, int] = {}  # id(step) -> time
+        self.loops: list[tuple[int, int]] = []
 
     def touch(self, b: Buffer, time: int) -> None:
         r = b.root
@@ -46,17 +47,10 @@ class Timeline:
             elif isinstance(s, IfStep):
                 self.touch(s.cond, self.now)
                 self.now += 1
-                start = self.now
-                before = set(self.first)
                 self.block(s.then)
-                middle = self.now
                 self.block(s.otherwise)
-                self._join(before, start, middle)
             else:
                 self._loop(s)
-
-    def _join(self, before: set[int], start: int, middle: int) -> None:
-        """What both branches write lives from the first of them to the second."""
 
     def _loop(self, s: LoopStep) -> None:
         outside = set(self.first)
@@ -74,11 +68,21 @@ class Timeline:
                 self.touch(b, end)
         for i in touched & outside:
             self.last[i] = max(self.last[i], end)
+        self.loops.append((start, end))
+
+    def settle(self) -> None:
+        """What a loop fills turn by turn for those after it must not be touched from its first
+        turn on."""
+        for start, end in self.loops:
+            for i, first in self.first.items():
+                if start < first <= end < self.last[i]:
+                    self.first[i] = start
 
 
 def timeline(steps: Sequence[AnyStep]) -> Timeline:
     t = Timeline()
     t.block(steps)
+    t.settle()
     return t
 
 
