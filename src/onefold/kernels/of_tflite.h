@@ -16,3 +16,26 @@ OF_INLINE int32_t of_affine_quantize_to_f32(float x, float scale, int32_t zero, 
 OF_INLINE int32_t of_rounded_quotient_i32(int32_t sum, int32_t count) {
   return sum > 0 ? (sum + count / 2) / count : (sum - count / 2) / count;
 }
+// scale (and its inverse, 0 where all is 0) for int8 in [-127, 127]; the zero point is 0
+OF_INLINE int32_t of_symmetric_range(float lo, float hi, float *scale, float *inverse) {
+  const float a = lo < 0 ? -lo : lo, b = hi < 0 ? -hi : hi, top = a > b ? a : b;
+  *scale = top == 0.0f ? 1.0f : top / 127.0f;
+  *inverse = top == 0.0f ? 0.0f : 127.0f / top;
+  return 0;
+}
+// the same for [-128, 127] with a zero point, which is returned
+OF_INLINE int32_t of_asymmetric_range(float lo, float hi, float *scale, float *inverse) {
+  const double a = lo < 0 ? lo : 0, b = hi > 0 ? hi : 0;
+  *scale = 1.0f;
+  *inverse = 0.0f;
+  if (a == b) return 0;
+  const double s = (b - a) / 255.0, la = -a / s, lb = b / s;
+  const double zero = 128.0 + la < 127.0 + lb ? -128.0 + la : 127.0 - lb;
+  *scale = (float)s;
+  *inverse = 1.0f / *scale;
+  return zero <= -128.0 ? -128 : zero >= 127.0 ? 127 : (int32_t)(zero < 0 ? zero - 0.5 : zero + 0.5);
+}
+OF_INLINE int32_t of_quantize_clamped_i32(float x, int32_t lo) {
+  const float r = of_round_away_f32(x);
+  return r > (float)lo ? (r < 127.0f ? (int32_t)r : 127) : lo;
+}

@@ -90,10 +90,10 @@ def arrange(program: Program, drafts: dict[int, Draft]) -> None:
     """Choose the order of the steps and what works in place: whichever order, the given one or
     the one found, has the lower bound for the arena."""
     given = list(program.steps)
+    found = _found_order(program, drafts)  # before buffers are shared: each has one writer
     merged = work_in_place(program, drafts)
     file_bound = live_bound(program)
     program.file_order_bound = file_bound
-    found = _found_order(program, drafts)
     if found is None or found == given:
         return
     _undo(merged)
