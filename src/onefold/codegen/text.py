@@ -77,6 +77,8 @@ _FROM = {
     "f8e4m3fnuz": "of_f8e4m3fnuz_to_f32({})", "f8e5m2": "of_f8e5m2_to_f32({})",
     "f8e5m2fnuz": "of_f8e5m2fnuz_to_f32({})", "f8e8m0": "of_f8e8m0_to_f32({})",
     "f4e2m1": "of_f4e2m1_to_f32({})",
+    # whoever fills an input may leave anything in the upper bits
+    "i4": "of_wrap_i4({})", "u4": "of_wrap_u4({})", "i2": "of_wrap_i2({})", "u2": "of_wrap_u2({})",
 }  # fmt: skip
 _SATURATING = {"f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz"}
 
@@ -93,7 +95,7 @@ def to_storage(text: str, kind: DType, saturate: bool = False) -> str:
     """
     if kind.name in _SATURATING:
         return f"of_f32_to_{kind.name}({text}, {int(saturate)})"
-    return f"of_f32_to_{kind.name}({text})" if kind.name in _FROM else text
+    return f"of_f32_to_{kind.name}({text})" if kind.compute is not kind else text
 
 
 def literal(value: float, kind: DType) -> str:

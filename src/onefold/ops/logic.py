@@ -262,7 +262,8 @@ class BitwiseNot(Elementwise):
 
 @operator
 class BitShift(Bitwise):
-    """x shifted by y bits; a shift by the width or more gives 0."""
+    """x shifted by y bits, to the right with its sign; a shift by the width or more, or by less
+    than 0, leaves nothing but the sign."""
 
     direction: str = "LEFT"
     onnx: ClassVar = ("BitShift",)
@@ -270,6 +271,7 @@ class BitShift(Bitwise):
         Case((((9,), "u8"), np.arange(9, dtype=np.uint8)), {"direction": "LEFT"}),
         Case((((9,), "u64"), np.arange(9, dtype=np.uint64)), {"direction": "RIGHT"}),
         Case((((3, 2), "u16"), np.array([1, 15], np.uint16)), {"direction": "RIGHT"}),
+        Case((((3, 4), "i16"), np.array([1, 15, 16, -1], np.int16)), {"direction": "RIGHT"}),
     )
 
     def infer(self, n: Node) -> Sequence[TensorType]:
@@ -277,16 +279,13 @@ class BitShift(Bitwise):
             raise Refusal(f"direction is '{self.direction}', neither 'LEFT' nor 'RIGHT'")
         return super().infer(n)
 
-    def result(self, *kinds: DType) -> DType:
-        if kinds[0].kind != "uint":
-            raise Refusal(f"BitShift of {kinds[0].long} is not defined, only of unsigned integers")
-        return super().result(*kinds)
-
     def numpy(self, *x: Any) -> Any:
-        wide = x[1] >= x[0].dtype.itemsize * 8
+        wide = (x[1] < 0) | (x[1] >= x[0].dtype.itemsize * 8)
         by = np.where(wide, np.zeros((), x[1].dtype), x[1])
-        y = x[0] << by if self.direction == "LEFT" else x[0] >> by
-        return np.where(wide, np.zeros((), x[0].dtype), y)
+        if self.direction == "LEFT":
+            return np.where(wide, np.zeros((), x[0].dtype), x[0] << by)
+        fill = np.where(x[0] < 0, np.array(-1).astype(x[0].dtype), np.zeros((), x[0].dtype))
+        return np.where(wide, fill, x[0] >> by)
 
     def expr(self, *x: Scalar) -> Scalar:
         return scalar.call("shl" if self.direction == "LEFT" else "shr", x[0], x[1])
