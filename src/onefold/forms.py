@@ -336,7 +336,7 @@ class FormBuilder:
             entry = store.get_or_build(key, lambda folder: self._write(folder, g, ps))
         elif entry.meta["parts"] != ["cpu"] or not entry.meta["plain"]:
             graph, parts = self._parts()
-        return self._open(entry.path, graph, parts)
+        return self._open(entry.path, graph, parts, entry.meta)
 
     def _key(self) -> str:
         import json
@@ -367,6 +367,7 @@ class FormBuilder:
 
         p = self.program
         graph = p.model.bind(self.binding)
+        events.emit("import", graph=graph)
         for v in graph.inputs:
             for d in getattr(v.type, "shape", ()):
                 if dims.upper(d) >= dims.INF:
@@ -418,13 +419,14 @@ class FormBuilder:
             },
         }  # fmt: skip
 
-    def _open(self, folder: Path, graph: Graph | None, parts: Sequence[Part]) -> Form:
+    def _open(
+        self, folder: Path, graph: Graph | None, parts: Sequence[Part],
+        meta: Mapping[str, Any] | None = None,
+    ) -> Form:  # fmt: skip
         from onefold.backends.cpu import Cpu
 
         if graph is None:
-            import json
-
-            meta = json.loads((folder / store.MANIFEST).read_text("utf-8"))["meta"]
+            assert meta is not None
             ins, outs = tuple(meta["inputs"]), tuple(meta["outputs"])
             runnable = Cpu().load(folder / "part0", None)
             facts = {**meta["report"], "input_dtypes": meta["input_dtypes"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onefold import events
 from onefold.codegen.family import KernelChoice
 from onefold.ir.graph import Graph
 from onefold.plan.assemble import assemble
@@ -16,4 +17,5 @@ def plan(graph: Graph, target: Target) -> Program:
     arrange(program, assembler.drafts)
     assembler.render(program.steps)
     place(program)
+    events.emit("plan", program=program)
     return program

@@ -49,6 +49,7 @@ def build(
     """Compile a program for a target with an operating system into an existing folder."""
     prefix = prefix or c_name(program.name, 24).lower()
     sources = emit(program, prefix)
+    events.emit("sources", files=sources.files)
     for name, text in sources.files.items():
         (folder / name).write_text(text, "utf-8")
     write_weights(program, folder / WEIGHTS)

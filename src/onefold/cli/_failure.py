@@ -1,0 +1,75 @@
+"""How a failed command ends: a message, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from onefold.errors import MemoryLimitError, OnefoldError, ShapeError, printable
+
+
+def usage(error: click.ClickException, as_json: bool) -> int:
+    """A command line that cannot be understood."""
+    if as_json:
+        _json({"error": "UsageError", "code": "OF610", "what": error.format_message()})
+    else:
+        error.show(sys.stderr)
+    return 2
+
+
+def known(error: OnefoldError, as_json: bool) -> None:
+    """An error of the tree: its own text, or its fields."""
+    if as_json:
+        _json(error.to_json())
+    else:
+        click.echo(str(error), err=True)
+    _traceback()
+
+
+def unknown(error: Exception, as_json: bool) -> int:
+    """Anything else: named where it has a name in the tree, else called what it is, a defect."""
+    known(translated(error), as_json)
+    return 1
+
+
+def translated(error: Exception) -> OnefoldError:
+    """The error of the tree that says what an exception of another kind means to the user."""
+    from onefold.frontend.binding import ValueNeeded
+
+    if isinstance(error, ValueNeeded):
+        names = ", ".join(error.inputs)
+        return ShapeError(
+            error.reason, where=f"layer '{error.layer}'",
+            why=f"it depends on the contents of {names}",
+            remedy=f"Give them: --value {error.inputs[0] if error.inputs else 'NAME'}=FILE.npy "
+                   "or --value NAME=1,2,3.",
+        )  # fmt: skip
+    if isinstance(error, MemoryError):
+        return MemoryLimitError("there is not enough memory", why=printable(error) or "malloc failed")
+    return OnefoldError(
+        f"unexpected {type(error).__name__}: {printable(error, 300)}",
+        why="this is a defect in Onefold, not in your model or your command line",
+        remedy="Report it with the command line and, if you may, the model; ONEFOLD_DEBUG=1 shows "
+               "the traceback that belongs into the report.",
+    )  # fmt: skip
+
+
+def broken_pipe() -> int:
+    """Whoever read the output has left (`onefold ... | head`); nothing more can be said."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _traceback() -> None:
+    if os.environ.get("ONEFOLD_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _json(data: dict[str, Any]) -> None:
+    click.echo(json.dumps(data, indent=1))
