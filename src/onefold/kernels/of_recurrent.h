@@ -26,3 +26,4 @@ OF_RECURRENT(f64, double, double, OF_PLAIN_LOAD)
 OF_RECURRENT(f16, of_f16, float, of_f16_to_f32)
 OF_RECURRENT(bf16, of_bf16, float, of_bf16_to_f32)
 #undef OF_RECURRENT
+#undef OF_PLAIN_LOAD
