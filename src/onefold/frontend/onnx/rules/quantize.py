@@ -1,0 +1,105 @@
+"""Operators on quantized tensors as dequantize, float operator, quantize.
+
+The planner fuses such a chain into one loop; the arithmetic is that of ONNX Runtime, which computes
+these operators in float too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from onefold.frontend.onnx.rules import rule
+from onefold.ir import dtypes
+from onefold.ir.graph import Builder, Value
+from onefold.ops.activation import LeakyRelu, Sigmoid
+from onefold.ops.base import Refusal, axis_of
+from onefold.ops.cast import Cast
+from onefold.ops.elementwise import Add, Clip, Div, Max, Min, Mul, Sub
+from onefold.ops.formats import OnnxNode
+from onefold.ops.logic import Equal, Where
+from onefold.ops.quantize import DequantizeLinear, QuantizeLinear
+from onefold.ops.reduce import ReduceMax, ReduceMean, ReduceMin
+from onefold.ops.softmax import Softmax
+from onefold.ops.unary import Round
+
+
+def dequantized(b: Builder, n: OnnxNode, first: int, axis: int = 1) -> Value:
+    """Inputs first..first + 2 (tensor, scale, zero point) as a float tensor."""
+    return b.op(DequantizeLinear(axis), n.arg(first), n.arg(first + 1), n.input(first + 2))
+
+
+def quantized(b: Builder, n: OnnxNode, y: Value, first: int) -> list[Value]:
+    """y by the scale and zero point of inputs first and first + 1; of the type of input 0 where
+    there is no zero point."""
+    zero = n.input(first + 1)
+    to = n.arg(0).dtype if zero is None else zero.dtype
+    return b.ops(QuantizeLinear(to=to), y, n.arg(first), zero, name=n.output_names)
+
+
+@rule("DynamicQuantizeLinear")
+def dynamic_quantize_linear(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """uint8 over the range of the data, which is made to hold 0; a tensor of zeros has scale 1."""
+    x = n.arg(0)
+    zero, one = b.const(0, x.dtype), b.const(1, x.dtype)
+    low = b.op(Min(), b.op(ReduceMin(None, False), x), zero)
+    high = b.op(Max(), b.op(ReduceMax(None, False), x), zero)
+    step = b.op(Div(), b.op(Sub(), high, low), b.const(255, x.dtype))
+    scale = b.op(Where(), b.op(Equal(), step, zero), one, step, name=n.output_names[1:2])
+    point = b.op(Round(), b.op(Div(), b.op(Sub(), zero, low), scale))
+    point = b.op(Clip(), point, zero, b.const(255, x.dtype))
+    point = b.op(Cast(dtypes.u8), point, name=n.output_names[2:3])
+    y = b.op(QuantizeLinear(), x, scale, point, name=n.output_names[0])
+    return [y, scale, point]
+
+
+def _two(n: OnnxNode, b: Builder, op: Add | Mul) -> list[Value]:
+    y = b.op(op, dequantized(b, n, 0), dequantized(b, n, 3))
+    return quantized(b, n, y, 6)
+
+
+@rule("com.microsoft:QLinearAdd")
+def qlinear_add(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """a + b."""
+    return _two(n, b, Add())
+
+
+@rule("com.microsoft:QLinearMul")
+def qlinear_mul(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """a * b."""
+    return _two(n, b, Mul())
+
+
+def _one(n: OnnxNode, b: Builder, f: Callable[[Value], Value]) -> list[Value]:
+    return quantized(b, n, f(dequantized(b, n, 0)), 3)
+
+
+@rule("com.microsoft:QLinearSigmoid")
+def qlinear_sigmoid(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """1 / (1 + exp(-x))."""
+    return _one(n, b, lambda x: b.op(Sigmoid(), x))
+
+
+@rule("com.microsoft:QLinearLeakyRelu")
+def qlinear_leaky_relu(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """x above 0, alpha x below."""
+    op = LeakyRelu(float(n.attr("alpha", 0.01)))
+    return _one(n, b, lambda x: b.op(op, x))
+
+
+@rule("com.microsoft:QLinearSoftmax")
+def qlinear_softmax(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """Softmax over an axis, or over all axes from it on where `opset` is below 13."""
+    rank = len(n.arg(0).shape)
+    axis = axis_of(int(n.attr("axis", -1)), rank)
+    op = Softmax(axis, 1 if int(n.attr("opset", 13)) >= 13 else rank - axis)
+    return _one(n, b, lambda x: b.op(op, x))
+
+
+@rule("com.microsoft:QLinearReduceMean")
+def qlinear_reduce_mean(n: OnnxNode, b: Builder) -> Sequence[Value]:
+    """The mean over axes."""
+    axes = n.attr("axes")
+    if axes is not None and any(not isinstance(a, int) for a in axes):
+        raise Refusal(f"axes are {axes}")
+    op = ReduceMean(tuple(axes) if axes else None, bool(n.attr("keepdims", 1)))
+    return _one(n, b, lambda x: b.op(op, x))
