@@ -1,0 +1,103 @@
+"""Other runtimes, to compare with and to race against: one file each, found by being there.
+
+A peer's module has a class `PEER`, which follows the contract of `Peer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from onefold.errors import MissingExtraError, OptionError, did_you_mean
+
+if TYPE_CHECKING:
+    from onefold.api import Model
+    from onefold.ir.graph import Array
+    from onefold.ir.types import TensorType
+
+
+class PeerRefuses(Exception):
+    """The peer cannot take the model; the text is its own reason."""
+
+
+class Running(Protocol):
+    """A model loaded by a peer."""
+
+    def run(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """Outputs in the model's order for inputs by name; states go on from call to call."""
+
+    def bind(self, inputs: Mapping[str, Any]) -> Callable[[], Any]:
+        """A call on these inputs with as little around it as the peer allows."""
+
+
+class Watching(Protocol):
+    """A model loaded by a peer that tells every value on the way."""
+
+    def values(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Every value that the peer computes, by the source format's name."""
+
+
+class Peer(Protocol):
+    """A runtime."""
+
+    name: str
+    package: str  # what to import
+    formats: Sequence[str]  # source formats it reads
+
+    def version(self) -> str: ...
+
+    def load(self, model: Model, threads: int = 1, exact: bool = False) -> Running:
+        """The model, loaded; exact: by its reference kernels where it has some.
+
+        Raises PeerRefuses.
+        """
+
+    def watch(self, model: Model, types: Mapping[str, TensorType]) -> Watching:
+        """The model, loaded so that it tells the values of these names. Raises PeerRefuses."""
+
+
+@cache
+def peers() -> dict[str, Peer]:
+    """Every peer by name, whether its package is installed or not."""
+    names = [m.name for m in pkgutil.iter_modules(__path__)]
+    found = [importlib.import_module(f"{__name__}.{n}").PEER() for n in names]
+    return {p.name: p for p in found}
+
+
+def available(peer: Peer) -> bool:
+    """Whether its package is installed."""
+    from importlib.util import find_spec
+
+    return find_spec(peer.package) is not None
+
+
+def find(name: str) -> Peer:
+    """The peer of that name. Raises OptionError, or MissingExtraError where it is not installed."""
+    known = peers()
+    if name not in known:
+        raise OptionError(f"there is no runtime '{name}' to compare with",
+                          why=did_you_mean(name, known),
+                          remedy="Known are " + ", ".join(known) + ".")  # fmt: skip
+    if not available(known[name]):
+        raise MissingExtraError(known[name].package, "check", f"comparing with {name}")
+    return known[name]
+
+
+def suited(format: str) -> list[Peer]:
+    """The installed peers that read a format, the source runtime first."""
+    order = ("onnxruntime", "litert")
+    fit = [p for p in peers().values() if format in p.formats and available(p)]
+    return sorted(fit, key=lambda p: (p.name not in order, p.name))
+
+
+def model_bytes(model: Model) -> bytes:
+    """The model's file."""
+    from pathlib import Path
+
+    source = model.source
+    if isinstance(source, Path):
+        return source.read_bytes()
+    return source if isinstance(source, bytes) else bytes(source.SerializeToString())
