@@ -29,27 +29,30 @@ class Rendering:
     pointers: C names of `Choice.reads`, then of `Choice.packed`; store(index, acc) gives the C
     statements that finish one element: index as sizes (symbols that the text declares as ix), acc
     as C text of the accumulator, of type `Choice.node`'s compute type; dim: C text of a size.
-    `out` is the pointer that store writes through, with the output's memory layout.
+    `out` is the pointer that store writes through, place(index) the position that it writes, and
+    `blocked` tells whether the output has channel blocks, whose unused lanes want zeros.
     """
 
     pointers: tuple[str, ...]
     out: str
     store: Callable[[Sequence[Dim], str], list[str]]
     dim: Callable[[Dim], str]
+    place: Callable[[Sequence[Dim]], Dim]
+    blocked: bool
 
 
 @dataclass(frozen=True)
 class Choice:
     """One kernel chosen for one node.
 
-    reads: values that must lie in memory; packed: constants in the kernel's own order, made at
+    reads: values that must lie in memory; packed: makes constants in the kernel's own order, at
     compile time; takes_epilogue: whether the elementwise expression can follow in the kernel.
     """
 
     name: str
     node: Node
     reads: tuple[Value, ...]
-    packed: tuple[Array, ...]
+    packed: Callable[[], tuple[Array, ...]]
     render: Callable[[Rendering], str]
     takes_epilogue: Callable[[Scalar], bool]
     includes: tuple[str, ...] = ()

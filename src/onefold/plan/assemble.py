@@ -258,7 +258,7 @@ class Assembler:
     ) -> Step:
         draft.ins, draft.outs = list(reads), list(writes)
         if draft.choice is not None:
-            for k, a in enumerate(draft.choice.packed):
+            for k, a in enumerate(draft.choice.packed()):
                 from onefold.ir import dtypes
 
                 t = TensorType(a.shape, dtypes.of(a.dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from onefold.codegen.family import Choice, Rendering
@@ -106,6 +106,15 @@ def _render_choice(step: Step, draft: Draft) -> None:
     def place(v: Value, idx: Sequence[Dim], loads: dict[str, str]) -> str:
         return f"{names[id(v)]}[{dim_text(address(v.tensor, idx), loads)}]"
 
+    def note(found: Iterable[Sym]) -> None:  # counters are the kernel's own
+        symbols.update({s.name: s for s in found if s.extent is None})
+
+    def where(index: Sequence[Dim]) -> Dim:
+        at = list(index)
+        if draft.start is not None:
+            at = [dims.add(i, s) for i, s in zip(at, draft.start, strict=True)]
+        return address(draft.out.tensor, at)
+
     def store(index: Sequence[Dim], acc: str) -> list[str]:
         nonlocal checked
         w = Writer(place, acc)
@@ -113,18 +122,14 @@ def _render_choice(step: Step, draft: Draft) -> None:
         w.count_uses(value)
         scope = Scope()
         text = w.value(value, scope)
-        at = list(index)
-        if draft.start is not None:
-            at = [dims.add(i, s) for i, s in zip(at, draft.start, strict=True)]
-        target = w.index(address(draft.out.tensor, at), scope)
-        given = {s.name for d in index for s in dims.symbols(d)}
-        symbols.update({k: s for k, s in w.symbols.items() if k not in given})
+        target = w.index(where(index), scope)
+        note(w.symbols.values())
         checked |= w.checked
         return [*scope.lines, f"{names[id(draft.out)]}[{target}] = "
                 f"{to_storage(text, draft.out.dtype)};"]  # fmt: skip
 
     def dim(d: Dim) -> str:
-        symbols.update({s.name: s for s in dims.symbols(d)})
+        note(dims.symbols(d))
         return dim_text(d)
 
     kernel_ptrs = [names[id(v)] for v in choice.reads]
@@ -132,7 +137,10 @@ def _render_choice(step: Step, draft: Draft) -> None:
         kernel_ptrs.append(p.name(b, b.type.dtype.ctype, "w"))
     if draft.scratch is not None:
         kernel_ptrs.append(p.name(draft.scratch, "uint8_t", "s"))
-    body = choice.render(Rendering(tuple(kernel_ptrs), names[id(draft.out)], store, dim))
+    blocked = draft.out.tensor.layout > 0
+    body = choice.render(
+        Rendering(tuple(kernel_ptrs), names[id(draft.out)], store, dim, where, blocked)
+    )
     body = "\n".join(canonical(body.split("\n")))
     expr._cache.clear()
     _finish(step, p, [symbols[k] for k in sorted(symbols)], body, choice.includes, checked)

@@ -1,0 +1,136 @@
+"""Convolutions of f32 with one group, over one or two spatial axes, of any memory layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.loops import padded_channels
+from onefold.codegen.tiles import (
+    Machine,
+    Plane,
+    Sums,
+    choose_tile,
+    pack_bias,
+    pack_weights,
+    sums_body,
+)
+from onefold.ir import dims, dtypes
+from onefold.ir.dims import Dim
+from onefold.ir.graph import Array, Node
+from onefold.ops.conv import Conv
+from onefold.ops.window import Axis
+from onefold.target import Target
+
+
+class DirectConv(Family):
+    """Sums in registers, weights packed, no padded copy (of_conv.h)."""
+
+    name = "conv_direct"
+    ops = ("Conv",)
+
+    def match(self, node: Node, target: Target) -> Choice | str:
+        m = Machine.of(target)
+        if m is None:
+            return f"'{target.name}' has no vectors of f32"
+        why = refused(node)
+        if why:
+            return why
+        op = node.op
+        assert isinstance(op, Conv)
+        if op.group != 1:
+            return f"it has {op.group} groups"
+        return _Direct(node, m).choice()
+
+
+def refused(node: Node) -> str:
+    """Why no kernel for convolutions takes the node; empty where they do."""
+    op, x, w, b = node.op, node.arg(0), node.arg(1), node.input(2)
+    assert isinstance(op, Conv)
+    if x.dtype is not dtypes.f32:
+        return f"it computes in {x.dtype}, not f32"
+    if w.data is None or (b is not None and b.data is None):
+        return "its weights are not constant"
+    if len(x.shape) not in (3, 4):
+        return f"it has {len(x.shape) - 2} spatial axes"
+    if not dims.is_static(x.shape[1:]) or not dims.is_static(op.pads):
+        return "its input has open sizes"
+    if w.data.size == 0 or 0 in node.outputs[0].shape or 0 in x.shape:
+        return "it is empty"
+    return ""
+
+
+def planar(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
+    """Two spatial axes, the first of one element where there is only one."""
+    return (axes[0], axes[1]) if len(axes) == 2 else (Axis(1, 1), axes[0])
+
+
+def strides_of(node: Node, height: int, width: int) -> tuple[int, int, int, int]:
+    """Of the input: block of channels, and elements to the next block, row, and column."""
+    t = node.arg(0).tensor
+    if height * width == 1 and not t.layout:
+        return int(t.ints[1]), 1, 1, 1
+    c = t.layout or 1
+    return c, height * width * c, width * c, c
+
+
+class _Direct:
+    def __init__(self, node: Node, m: Machine) -> None:
+        op, x, w = node.op, node.arg(0), node.arg(1)
+        assert isinstance(op, Conv) and w.data is not None
+        self.node, self.m, self.weights = node, m, w.data
+        a, b = planar(op.axes(node))
+        h, wd, oh, ow = (_int(d) for d in (a.size, b.size, a.out, b.out))
+        block, *strides = strides_of(node, h, wd)
+        self.block = block
+        self.width = ow  # of the result
+        flat = (a.kernel, b.kernel, a.stride, b.stride, oh, ow) == (1, 1, 1, 1, h, wd)
+        if flat:  # every row goes on where the one before ends
+            h, wd, oh, ow = 1, h * wd, 1, oh * ow
+        self.flat, self.rows, self.columns = flat, oh, ow
+        ic = w.tensor.ints[1]
+        self.sums = Sums(
+            ic, block, (strides[0], strides[1], strides[2]), (h, wd),
+            (_int(a.kernel), _int(b.kernel)), (a.stride, b.stride), (a.dilation, b.dilation),
+            (_int(a.begin), _int(b.begin)),
+        )  # fmt: skip
+        self.oc = w.tensor.ints[0]
+        self.tile, self.cost = choose_tile(m, self.oc, self.columns, self.sums.per_output)
+        channels = padded_channels(x.tensor)
+        self.batch = _int(channels) * _int(a.size) * _int(b.size)
+
+    def choice(self) -> Choice:
+        name = f"conv_direct_{self.tile.columns}x{self.tile.vectors}"
+        cost = self.cost * self.rows * dims.upper(self.node.arg(0).shape[0])
+        return Choice(
+            name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
+            ("of_conv.h",), cost=cost,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        w = self.weights.astype(np.float32)
+        w = w.reshape(*w.shape[:2], *self.sums.window)
+        bias = self.node.const(2)
+        lanes = self.m.lanes
+        return (
+            pack_weights(w, lanes, self.tile.vectors, self.block),
+            pack_bias(bias, self.oc, lanes),
+        )
+
+    def render(self, r: Rendering) -> str:
+        x, w, bias = r.pointers
+        n = self.node.arg(0).shape[0]
+        plane = Plane(self.m.lanes, n, self.oc, self.rows, self.columns, self.index)
+        return sums_body(r, self.sums, plane, self.tile, x, w, bias, self.batch)
+
+    def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
+        if self.flat:
+            y, x = dims.floordiv(x, self.width), dims.mod(x, self.width)
+        return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)
+
+
+def _int(d: Dim) -> int:
+    assert isinstance(d, int)
+    return d

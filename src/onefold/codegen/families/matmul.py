@@ -1,0 +1,80 @@
+"""Matrix products of f32 whose right side is constant: convolutions of one row with a window of
+one element, the rows of the left side being the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.tiles import (
+    Machine,
+    Plane,
+    Sums,
+    choose_tile,
+    pack_bias,
+    pack_weights,
+    sums_body,
+)
+from onefold.ir import dims, dtypes
+from onefold.ir.dims import Dim
+from onefold.ir.graph import Array, Node
+from onefold.target import Target
+
+
+class PackedMatMul(Family):
+    """x [..., k] @ constant w [k, n] (of_conv.h)."""
+
+    name = "matmul_packed"
+    ops = ("MatMul",)
+
+    def match(self, node: Node, target: Target) -> Choice | str:
+        m = Machine.of(target)
+        if m is None:
+            return f"'{target.name}' has no vectors of f32"
+        x, w = node.arg(0), node.arg(1)
+        if x.dtype is not dtypes.f32:
+            return f"it computes in {x.dtype}, not f32"
+        if w.data is None:
+            return "its right side is not constant"
+        if len(w.shape) != 2 or w.data.size == 0 or 0 in x.shape:
+            return f"its right side has shape {list(w.shape)}"
+        if not isinstance(x.shape[-1], int):
+            return "the length of its sums is open"
+        return _Packed(node, m).choice()
+
+
+class _Packed:
+    def __init__(self, node: Node, m: Machine) -> None:
+        self.node, self.m = node, m
+        self.k, self.n = node.arg(1).tensor.ints
+        self.lead = tuple(node.arg(0).shape[:-1])
+        self.rows = dims.product(self.lead)
+        self.tile, self.cost = choose_tile(m, self.n, self.rows, self.k)
+
+    def choice(self) -> Choice:
+        name = f"matmul_packed_{self.tile.columns}x{self.tile.vectors}"
+        return Choice(
+            name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
+            ("of_conv.h",), cost=self.cost,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        w = self.node.arg(1).data
+        assert w is not None
+        w = np.ascontiguousarray(w.T).reshape(self.n, self.k, 1, 1)
+        lanes = self.m.lanes
+        return (
+            pack_weights(w, lanes, self.tile.vectors, self.k),
+            pack_bias(None, self.n, lanes),
+        )
+
+    def render(self, r: Rendering) -> str:
+        x, w, bias = r.pointers
+        sums = Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
+        plane = Plane(self.m.lanes, 1, self.n, 1, self.rows, self.index)
+        return sums_body(r, sums, plane, self.tile, x, w, bias, 0)
+
+    def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
+        return (*dims.unravel(x, self.lead), c) if self.lead else (c,)

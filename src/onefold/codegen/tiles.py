@@ -1,0 +1,319 @@
+"""Loop nests around tiles of sums: how many columns and vectors a tile has, and who stores what.
+
+A tile kernel sums up T columns times B vectors of output channels in registers and leaves them in
+a small array; the epilogue then finishes that array element by element, in loops over lanes that
+the compiler turns into vector operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onefold.codegen.family import Rendering
+from onefold.codegen.text import loop
+from onefold.ir import dims
+from onefold.ir.dims import Dim, Sym
+from onefold.ir.graph import Array
+from onefold.ir.scalar import counter
+from onefold.target import Target
+
+CONSTANT_EDGES = 4  # edge tiles up to this number are written out, each for its own column
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a tile may use of a target: lanes of f32 and sums that fit in registers."""
+
+    lanes: int
+    sums: int
+    latency: int = 8  # sums in flight that hide the latency of a multiply-add
+
+    @staticmethod
+    def of(target: Target) -> Machine | None:
+        """None where there are no vectors of f32."""
+        if target.vector_bytes < 16 or target.arch not in ("x86_64", "aarch64"):
+            return None
+        if "avx512f" in target.features:
+            return Machine(16, 16)
+        if "avx2" in target.features:
+            return Machine(8, 12)
+        return Machine(4, 20) if target.arch == "aarch64" else Machine(4, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """columns: the widest tile; vectors: blocks of output channels at once."""
+
+    columns: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Tiles of one kind, one after another: `count` of `width` columns from column `first` on."""
+
+    first: int
+    width: int
+    count: Dim
+    edge: bool = False
+
+
+@dataclass(frozen=True)
+class Group:
+    """Blocks of channels that one tile computes: `count` groups of `vectors` blocks from block
+    `first` on; the last of the blocks has `tail` lanes in use."""
+
+    first: int
+    vectors: int
+    count: int
+    tail: int
+
+
+def runs_of(columns: Dim, widest: int, is_edge: Callable[[int, int], bool]) -> list[Run]:
+    """The columns shared out in tiles of two neighbouring widths; unknown numbers of columns in
+    full tiles and single columns. is_edge(first, width) tells which leave the input."""
+    if not isinstance(columns, int):
+        whole = dims.floordiv(columns, widest)
+        return [Run(0, widest, whole), Run(-widest, 1, dims.mod(columns, widest))]
+    tiles = -(-columns // widest)
+    width = -(-columns // tiles)
+    big = columns - tiles * (width - 1)
+    out: list[Run] = []
+    at = 0
+    for k in range(tiles):
+        wide = width if k < big else width - 1
+        edge = is_edge(at, wide)
+        last = out[-1] if out else None
+        if last is not None and last.width == wide and last.edge == edge:
+            assert isinstance(last.count, int)
+            out[-1] = Run(last.first, wide, last.count + 1, edge)
+        else:
+            out.append(Run(at, wide, 1, edge))
+        at += wide
+    return out
+
+
+def groups_of(channels: int, lanes: int, vectors: int) -> list[Group]:
+    """The blocks of channels in groups of `vectors`, what is left over, and the last block."""
+    blocks = -(-channels // lanes)
+    tail = channels - (blocks - 1) * lanes
+    whole, rest = divmod(blocks, vectors)
+    out: list[Group] = []
+    if rest == 0 and tail < lanes:
+        whole, rest = whole - 1, vectors
+    if whole:
+        out.append(Group(0, vectors, whole, lanes))
+    if rest:
+        out.append(Group(whole * vectors, rest, 1, tail))
+    return out
+
+
+def choose_tile(m: Machine, channels: int, columns: Dim, steps: int) -> tuple[Tile, float]:
+    """The tile with the lowest estimate of cycles for one row of columns, and that estimate.
+
+    A step multiplies B vectors with T broadcast elements: two multiply-adds and two loads a
+    cycle, at least `latency` sums in flight.
+    """
+    blocks = -(-channels // m.lanes)
+    known = columns if isinstance(columns, int) else max(min(dims.upper(columns), 64), 1)
+    best: tuple[float, Tile] | None = None
+    for b in range(1, min(blocks, 8) + 1):
+        for t in range(1, min(16, known, max(m.sums // b, 1)) + 1):
+            cost = 0.0
+            for g in groups_of(channels, m.lanes, b):
+                for r in runs_of(known, t, lambda at, wide: False):
+                    n, v = r.width, g.vectors
+                    step = max(n * v, n + v, m.latency) / 2
+                    count = r.count if isinstance(r.count, int) else 1
+                    cost += g.count * count * (step * steps + 6 + 1.5 * n * v)
+            if best is None or cost < best[0]:
+                best = cost, Tile(t, b)
+    assert best is not None
+    return best[1], best[0]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """What is computed: batches x channels x rows x columns; index maps (batch, channel, row,
+    column) to the index of an element of the result."""
+
+    lanes: int
+    batches: Dim
+    channels: int
+    rows: Dim
+    columns: Dim
+    index: Callable[[Dim, Dim, Dim, Dim], Sequence[Dim]]
+
+
+Call = Callable[[int, Run, Dim, Dim, Dim, Dim], str]
+"""Text of the kernel call that fills `acc`: (vectors, run, batch, block, row, column)."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Writes the loop nest of a tile kernel."""
+
+    plane: Plane
+    tile: Tile
+    render: Rendering
+    call: Call
+    is_edge: Callable[[int, int], bool]
+    ctype: str = "float"
+
+    def body(self, head: Sequence[str]) -> str:
+        p = self.plane
+        batch, row = counter(p.batches, "i"), counter(p.rows, "i")
+        lines: list[str] = []
+        for g in groups_of(p.channels, p.lanes, self.tile.vectors):
+            group = counter(g.count, "i")
+            block = dims.add(dims.mul(_at(group), g.vectors), g.first)
+            inner: list[str] = []
+            for r in runs_of(p.columns, self.tile.columns, self.is_edge):
+                inner += self._run(r, g, _at(batch), block, _at(row))
+            lines += self._loop(group, self._loop(row, inner))
+        return "\n".join([*head, *self._loop(batch, lines)])
+
+    def _loop(self, c: Sym, body: Sequence[str]) -> list[str]:
+        if c.extent == 1:
+            return list(body)
+        return loop(c.name, self.render.dim(c.extent if c.extent is not None else 1), body)
+
+    def _run(self, r: Run, g: Group, n: Dim, block: Dim, row: Dim) -> list[str]:
+        if r.edge and isinstance(r.count, int) and r.count <= CONSTANT_EDGES:
+            out: list[str] = []
+            for k in range(r.count):
+                out += self._tile(r, g, n, block, row, r.first + k * r.width)
+            return out
+        at = counter(r.count, "i")
+        first: Dim = r.first
+        if r.first < 0:  # single columns after the full tiles of an unknown number
+            first = dims.mul(dims.floordiv(self.plane.columns, -r.first), -r.first)
+        column = dims.add(first, dims.mul(_at(at), r.width))
+        return self._loop(at, self._tile(r, g, n, block, row, column))
+
+    def _tile(self, r: Run, g: Group, n: Dim, block: Dim, row: Dim, column: Dim) -> list[str]:
+        size = g.vectors * r.width * self.plane.lanes
+        lines = [
+            f"{self.ctype} acc[{size}] __attribute__((aligned(64)));",
+            self.call(g.vectors, r, n, block, row, column),
+        ]
+        full = g.vectors if g.tail == self.plane.lanes else g.vectors - 1
+        if full:
+            lines += self._store(r, (0, full), self.plane.lanes, n, block, row, column)
+        if full < g.vectors:
+            lines += self._store(r, (full, 1), g.tail, n, block, row, column)
+        return ["{", *["  " + line for line in lines], "}"]
+
+    def _store(
+        self, r: Run, vectors: tuple[int, int], used: int, n: Dim, block: Dim, row: Dim, column: Dim
+    ) -> list[str]:
+        """Finishes `vectors` (first, count) of the tile, `used` lanes of each."""
+        p, first, lanes = self.plane, vectors[0], self.plane.lanes
+        b, t, lane = counter(vectors[1], "i"), counter(r.width, "i"), counter(used, "i")
+        at = dims.add(dims.add(block, first), _at(b))
+        index = p.index(n, dims.add(dims.mul(at, lanes), _at(lane)), row, dims.add(column, _at(t)))
+        where = dims.add(dims.mul(dims.add(_at(b), first), r.width), _at(t))
+        where = dims.add(dims.mul(where, lanes), _at(lane))
+        body = self.render.store(index, f"acc[{self.render.dim(where)}]")
+        place = self.render.place(index)
+        along_lanes = dims.coefficient(place, lane) == 1
+        order = (b, t, lane) if along_lanes else (b, lane, t)
+        for k, c in enumerate(reversed(order)):
+            if c.extent != 1:
+                body = [("OF_SIMD" if k == 0 else "OF_UNROLL"), *self._loop(c, body)]
+        if not (along_lanes and self.render.blocked and used < lanes):
+            return body
+        pad = counter(lanes - used, "i")
+        ch = dims.add(dims.mul(at, lanes), dims.add(_at(pad), used))
+        target = self.render.place(p.index(n, ch, row, dims.add(column, _at(t))))
+        clear = [f"{self.render.out}[{self.render.dim(target)}] = 0;"]
+        for c in (pad, t, b):
+            clear = self._loop(c, clear)
+        return [*body, *clear]
+
+
+def _at(c: Sym) -> Dim:
+    return 0 if c.extent == 1 else dims.atom(c)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The input of a tile kernel, as `struct of_conv` has it; rows and columns are output ones."""
+
+    channels: int
+    block: int
+    strides: tuple[Dim, Dim, Dim]  # of a channel block, a row, a column
+    size: tuple[Dim, Dim]
+    window: tuple[int, int] = (1, 1)
+    steps: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)  # top, left
+
+    def text(self, dim: Callable[[Dim], str]) -> str:
+        parts = (
+            self.channels, self.block, *self.strides, *self.size, *self.window, *self.steps,
+            *self.dilations, *self.pads,
+        )  # fmt: skip
+        return f"const struct of_conv k = {{{', '.join(dim(p) for p in parts)}}};"
+
+    @property
+    def per_output(self) -> int:
+        """Products in one sum."""
+        return self.channels * self.window[0] * self.window[1]
+
+    def is_edge(self, first: int, width: int) -> bool:
+        """Whether output columns from `first` on read columns outside of the input."""
+        reach = (self.window[1] - 1) * self.dilations[1]
+        lo = first * self.steps[1] - self.pads[1]
+        hi = (first + width - 1) * self.steps[1] - self.pads[1] + reach
+        return lo < 0 or (isinstance(self.size[1], int) and hi >= self.size[1])
+
+
+def pack_weights(w: Array, lanes: int, vectors: int, block: int) -> Array:
+    """w [oc, ic, kh, kw] as of_conv.h reads it: for each group of vectors
+    [ic / block][kh][kw][ic % block][vectors][lanes], unused lanes zero."""
+    oc, ic = w.shape[:2]
+    blocks = -(-oc // lanes)
+    full = np.zeros((blocks * lanes, *w.shape[1:]), np.float32)
+    full[:oc] = w
+    parts = []
+    for g in groups_of(oc, lanes, vectors):
+        n = g.count * g.vectors * lanes
+        part = full[g.first * lanes : g.first * lanes + n]
+        part = part.reshape(g.count, g.vectors, lanes, *w.shape[1:])
+        rows = [
+            part[:, :, :, i : i + block].transpose(0, 4, 5, 3, 1, 2).reshape(g.count, -1)
+            for i in range(0, ic, block)
+        ]
+        parts.append(np.concatenate(rows, axis=1).reshape(-1) if rows else np.zeros(0, np.float32))
+    return np.concatenate(parts)
+
+
+def pack_bias(b: Array | None, channels: int, lanes: int) -> Array:
+    """A bias filled up to whole vectors; zeros where there is none."""
+    out = np.zeros(-(-channels // lanes) * lanes, np.float32)
+    if b is not None:
+        out[:channels] = b
+    return out
+
+
+def sums_body(
+    r: Rendering, s: Sums, plane: Plane, tile: Tile, x: str, w: str, bias: str, batch: Dim
+) -> str:
+    """Body of a kernel of of_conv.h; batch: elements from one batch of the input to the next."""
+    lanes = plane.lanes
+
+    def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+        at = r.dim(dims.mul(n, batch))
+        packed = r.dim(dims.mul(block, lanes * s.per_output))
+        return (
+            f"of_conv_tile(k, {run.width}, {vectors}, {int(run.edge)}, {r.dim(row)}, "
+            f"{r.dim(column)}, {x} + {at}, {w} + {packed}, {bias} + "
+            f"{r.dim(dims.mul(block, lanes))}, acc);"
+        )
+
+    head = [f'_Static_assert(OF_LANES == {lanes}, "made for other vectors");', s.text(r.dim)]
+    return Tiling(plane, tile, r, call, s.is_edge).body(head)

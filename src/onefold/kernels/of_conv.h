@@ -1,0 +1,60 @@
+// Sums of products over channels and a window, for T output columns times B vectors of output channels: convolutions
+// of any input layout, and matrix products, which are convolutions of one row with a window of one element.
+//
+// Element (channel i, row y, column x) of the input lies at (i / c) * sc + i % c + y * sy + x * sx. Weights are
+// packed [channel / c][kh][kw][channel % c][B][lanes], so that a tile reads one stream. There is no padded copy: rows
+// outside the input are skipped at run time, columns outside where EDGE is set, at compile time if `ox` is a constant.
+#pragma once
+#include "of_vec.h"
+
+struct of_conv {
+  int ic, c;             // input channels, and how many of them lie next to each other
+  ptrdiff_t sc, sy, sx;  // elements from a channel block, row and column to the next
+  int h, w, kh, kw, sh, sw, dh, dw, pt, pl;
+};
+
+// One element of each column times B vectors of weights.
+AI void of_conv_step(const struct of_conv k, const int T, const int B, const int EDGE, ix first, const float *x,
+                     const float *w, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  of_vf wv[OF_MAX_B];
+  OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * OF_LANES);
+  OF_UNROLL for (int t = 0; t < T; t++) {
+    const ix at = first + t * k.sw;
+    if (EDGE && (at < 0 || at >= k.w)) continue;
+    OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += x[at * k.sx] * wv[b];
+  }
+}
+
+// All elements of one block of `lanes` channels. Wide windows stay loops, others are unrolled along a row.
+AI void of_conv_block(const struct of_conv k, const int T, const int B, const int EDGE, const int lanes, ix y0, ix x0,
+                      const float *x, const float *w, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  for (ix ky = 0; ky < k.kh; ky++) {
+    const ix y = y0 + ky * k.dh;
+    if (k.kh > 1 && (y < 0 || y >= k.h)) continue;
+    const float *xr = x + y * k.sy, *wr = w + ky * k.kw * lanes * B * OF_LANES;
+    if (k.kw > 7) {
+      OF_UNROLL4 for (ix kx = 0; kx < k.kw; kx++)
+        for (int j = 0; j < lanes; j++)
+          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, acc);
+    } else {
+      OF_UNROLL for (int kx = 0; kx < k.kw; kx++)
+        OF_UNROLL4 for (int j = 0; j < lanes; j++)
+          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, acc);
+    }
+  }
+}
+
+// out[B][T][lanes]: the sums of T columns from ox on of row oy, on top of bias[B][lanes]
+AI void of_conv_tile(const struct of_conv k, const int T, const int B, const int EDGE, ix oy, ix ox, const float *x,
+                     const float *w, const float *bias, float *out) {
+  of_vf acc[OF_MAX_B][OF_MAX_T];
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = *(const of_vf *)(bias + b * OF_LANES);
+  const ix y0 = oy * k.sh - k.pt, x0 = ox * k.sw - k.pl;
+  const int whole = k.ic / k.c, rest = k.ic % k.c;
+  const ix size = (ix)k.kh * k.kw * k.c * B * OF_LANES;
+  for (ix i = 0; i < whole; i++) of_conv_block(k, T, B, EDGE, k.c, y0, x0, x + i * k.sc, w + i * size, acc);
+  if (rest) of_conv_block(k, T, B, EDGE, rest, y0, x0, x + whole * k.sc, w + whole * size, acc);
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(out + (b * T + t) * OF_LANES) = acc[b][t];
+}
