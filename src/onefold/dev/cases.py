@@ -56,6 +56,7 @@ def run_graph(g: Graph, arrays: Sequence[Array], target: str = "host") -> list[A
 def check(op: Op, case: Case, const: Sequence[int] = (), tolerance: float = 1e-5) -> None:
     """Compiled result against the reference; AssertionError names the case."""
     arrays = case.arrays()
+    const = tuple(const) or case.const
     g = graph_of(op, arrays, const)
     want = expected(g, arrays)
     got = run_graph(g, [a for k, a in enumerate(arrays) if a is not None and k not in const])

@@ -35,7 +35,7 @@ class Attention(Op):
     mask: bool (true may be seen) or float (added), broadcast to [B, H, S, M] from the right; keys
     from M <= T on are hidden. lengths [B]: keys from there on are hidden. sink [H]: the logit of
     one more key without a value. The query i stands at position i + offset of the keys, with
-    from_end at i + lengths[b] - S; causal hides later keys, left and right (-1: without bound)
+    from_end at i + lengths[b] - S (no less than i where padded is set); causal hides later keys, left and right (-1: without bound)
     those further away. softcap: cap(x) = softcap * tanh(x / softcap), 0 for none. A query that
     sees nothing gives zeros. scores >= 0 asks for a second result [B, H, S, T]: the scaled product
     (0), capped (1), masked (2), or the probabilities (3).
@@ -46,6 +46,7 @@ class Attention(Op):
     softcap: float = 0.0
     offset: Dim = 0
     from_end: bool = False
+    padded: bool = False
     left: int = -1
     right: int = -1
     scores: int = -1
@@ -145,7 +146,8 @@ class Attention(Op):
             bias = bias + m
         j = np.arange(t)
         ends = np.full(b, t) if lengths is None else np.asarray(lengths).astype(np.int64)
-        start = ends - s if self.from_end else np.full(b, int(str(self.offset)))
+        first = np.maximum(ends - s, 0) if self.padded else ends - s
+        start = first if self.from_end else np.full(b, int(str(self.offset)))
         at = (np.arange(s) + start[:, None])[:, None, :, None]
         seen = j < ends[:, None, None, None]
         if self.causal:
@@ -188,7 +190,9 @@ class Attention(Op):
         end, start = T, k.dim(self.offset)
         if k.has(4):
             end = f"of_max_ix(0, of_min_ix({T}, (ix)x4[b]))"
-            start = f"(ix)x4[b] - {S}" if self.from_end else start
+            first = f"(ix)x4[b] - {S}"
+            first = f"of_max_ix(0, {first})" if self.padded else first
+            start = first if self.from_end else start
         return [f"  const ix end = {end}, start = {start};"]
 
     def _range(self, T: str) -> list[str]:

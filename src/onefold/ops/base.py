@@ -52,6 +52,7 @@ class Case:
     seed: int = 0
     low: float = -3.0
     high: float = 3.0
+    const: tuple[int, ...] = ()  # inputs that are constants of the graph
 
     def arrays(self) -> list[Array | None]:
         rng = np.random.Generator(np.random.PCG64(self.seed))

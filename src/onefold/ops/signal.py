@@ -64,6 +64,7 @@ class DFT(Op):
         Case((((3, 9, 1), "f64"),), {"onesided": True}),
         Case((((3, 16, 2), "f32"),), {"onesided": True, "inverse": True}),
         Case((((3, 8, 1), "f16"),), {"axis": 0}),
+        Case((((2, 5, 1), "f32"), np.array(8, np.int64)), const=(1,)),
     )
 
     def infer(self, n: Node) -> Sequence[TensorType]:
@@ -175,10 +176,11 @@ class STFT(Op):
     onesided: bool = True
     onnx: ClassVar = ("STFT",)
     cases: ClassVar = (
-        Case((((2, 40, 1), "f32"), np.array(8, np.int64), ((16,), "f32"))),
+        Case((((2, 40, 1), "f32"), np.array(8, np.int64), ((16,), "f32")), const=(1,)),
         Case((((1, 30, 2), "f32"), np.array(5, np.int64), None, np.array(10, np.int64)),
-             {"onesided": False}),
-        Case((((1, 21, 1), "f64"), np.array(4, np.int64), ((7,), "f64"), np.array(7, np.int64))),
+             {"onesided": False}, const=(1, 3)),
+        Case((((1, 21, 1), "f64"), np.array(4, np.int64), ((7,), "f64"), np.array(7, np.int64)),
+             const=(1, 3)),
     )  # fmt: skip
 
     def geometry(self, n: Node) -> tuple[int, int]:
