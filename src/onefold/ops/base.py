@@ -9,6 +9,7 @@ being defined in this package or in a file given with `--ops`.
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, dataclass_transform
@@ -44,7 +45,7 @@ class Refusal(Exception):
 class Case:
     """One test of an operator: inputs (arrays, made by a seeded function or given), attributes.
 
-    Rendered as `Op(attr=..)(shape:dtype, ...; seed=n)`, which identifies it everywhere.
+    `id` renders it as `Op(attr=..)(shape:dtype,...;seed=n)`, which identifies it everywhere.
     """
 
     inputs: tuple[Any, ...]  # ndarray | None | (shape, dtype short name)
@@ -53,6 +54,14 @@ class Case:
     low: float = -3.0
     high: float = 3.0
     const: tuple[int, ...] = ()  # inputs that are constants of the graph
+
+    def id(self, op: str) -> str:
+        """The case in one line; contents that are given appear as a digest."""
+        attrs = ",".join(f"{k}={v!r}".replace(" ", "") for k, v in self.attrs.items())
+        inputs = ",".join(_input_id(x) + "!" * (k in self.const) for k, x in enumerate(self.inputs))
+        drawn = any(isinstance(x, tuple) for x in self.inputs)
+        span = "" if (self.low, self.high) == (-3.0, 3.0) else f";{self.low:g}..{self.high:g}"
+        return f"{op}({attrs})({inputs}{span if drawn else ''};seed={self.seed})"
 
     def arrays(self) -> list[Array | None]:
         rng = np.random.Generator(np.random.PCG64(self.seed))
@@ -71,6 +80,16 @@ class Case:
             else:
                 out.append(x)
         return out
+
+
+def _input_id(x: Any) -> str:
+    if x is None:
+        return "-"
+    if isinstance(x, tuple):
+        return "x".join(map(str, x[0])) + ":" + str(x[1])
+    a = np.asarray(x)
+    raw = repr(a.tolist()).encode() if a.dtype == object else a.tobytes()
+    return "x".join(map(str, a.shape)) + f":{dtypes.of(a.dtype).name}#{zlib.crc32(raw):08x}"
 
 
 @dataclass(frozen=True, slots=True)

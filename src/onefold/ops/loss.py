@@ -90,13 +90,13 @@ class NegativeLogLikelihoodLoss(Op):
             t = target(*i)
             return guarded(weight(scalar.loaded(t, x.shape[1])), t)
 
-        if self.reduction == "none":
-            return k.map(loss)
-        total = scalar.reduce("sum", target.shape, loss)
-        if self.reduction == "sum":
-            return k.map(lambda: total)
-        if self.ignore_index is None and not k.has(2):
-            count: Scalar = scalar.cast(scalar.Index(dims.product(target.shape)), one.dtype)
-        else:
-            count = scalar.reduce("sum", target.shape, share)
-        return k.map(lambda: total / count)
+        def total() -> Scalar:
+            return scalar.reduce("sum", target.shape, loss)
+
+        def mean() -> Scalar:
+            if self.ignore_index is None and not k.has(2):
+                whole = scalar.Index(dims.product(target.shape))
+                return total() / scalar.cast(whole, one.dtype)
+            return total() / scalar.reduce("sum", target.shape, share)
+
+        return k.map({"none": loss, "sum": total, "mean": mean}[self.reduction])

@@ -18,6 +18,14 @@ from onefold.ops.base import Case, Lowering, Op, Refusal, need_dims, operator
 from onefold.ops.formats import OnnxNode
 
 
+CASES: tuple[Case, ...] = (
+    Case((np.array(10),), const=(0,)),
+    Case((np.array(7, np.int32),), {"periodic": False, "to": dtypes.f64}, const=(0,)),
+    Case((np.array(1),), {"periodic": False, "to": dtypes.f16}, const=(0,)),
+    Case((np.array(0),), const=(0,)),
+)
+
+
 class Window(Op):
     """a0 - a1 cos(2 pi n / N) + a2 cos(4 pi n / N) for the `size` of input 0; N is the size, or
     one less for a symmetric window. A symmetric window of one element is 1."""
@@ -71,6 +79,7 @@ class HannWindow(Window):
     periodic: bool = True
     to: DType = dtypes.f32
     onnx: ClassVar = ("HannWindow",)
+    cases: ClassVar = CASES
     weights: ClassVar = (0.5, 0.5, 0.0)
 
 
@@ -81,6 +90,7 @@ class HammingWindow(Window):
     periodic: bool = True
     to: DType = dtypes.f32
     onnx: ClassVar = ("HammingWindow",)
+    cases: ClassVar = CASES
     weights: ClassVar = (25 / 46, 21 / 46, 0.0)
 
 
@@ -91,6 +101,7 @@ class BlackmanWindow(Window):
     periodic: bool = True
     to: DType = dtypes.f32
     onnx: ClassVar = ("BlackmanWindow",)
+    cases: ClassVar = CASES
     weights: ClassVar = (0.42, 0.5, 0.08)
 
 
