@@ -182,8 +182,8 @@ class ScatterND(Op):
         y = x.copy()
         width = index.shape[-1]
         rows = [wrapped(index[..., j], x.shape[j]).reshape(-1) for j in range(width)]
-        inner = np.indices(x.shape[width:]).reshape(x.ndim - width, -1)
-        each, many = inner.shape[1] if x.ndim > width else 1, int(np.prod(index.shape[:-1]))
+        each, many = int(np.prod(x.shape[width:])), int(np.prod(index.shape[:-1]))
+        inner = np.indices(x.shape[width:]).reshape(x.ndim - width, each)
         at = [np.repeat(r, each) for r in rows] + [np.tile(i, many) for i in inner]
         combine(y, at, updates.reshape(-1), self.reduction)
         return y

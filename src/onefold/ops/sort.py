@@ -292,7 +292,7 @@ for (ix i = 0; i < n; i++) {{
 #undef COMPARE
 #undef BEFORE
 {put(k, k.y(1).shape[0], "count")}"""
-        return Code(text, includes=("of_sort.h",), scratch=dims.mul(n, 3 * INDEX_BYTES))
+        return Code(text, includes=("of_sort.h",), scratch=dims.add(dims.mul(n, 3 * INDEX_BYTES), INDEX_BYTES))
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:

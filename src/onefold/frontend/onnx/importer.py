@@ -18,11 +18,12 @@ from onefold.frontend.onnx.rules import rules
 from onefold.frontend.onnx.tensors import SparseTensor, Tensor
 from onefold.frontend.source import Source
 from onefold.ir import dims, dtypes
-from onefold.ir.graph import Builder, Graph, Origin, Value
+from onefold.ir.graph import Array, Builder, Graph, Origin, Value
 from onefold.ir.types import AnyType, OptionalType, SequenceType, TensorType
 from onefold.ops import registry
 from onefold.ops.base import NeedsValue, Op, Refusal
 from onefold.ops.formats import OnnxNode
+from onefold.ops.sequence import Optional, SequenceConstruct
 
 MAX_DEPTH = 40  # functions that call functions, bodies inside bodies
 
@@ -158,9 +159,24 @@ class Importer:
 
     def _bound(self, i: r.ValueInfo) -> Value:
         data = self.binding.values[i.name]
-        return Value(
-            self.builder.name(i.name), TensorType(data.shape, dtypes.of(data.dtype)), data
-        )
+        if data is None or isinstance(data, (list, tuple)):
+            return self._bound_sequence(i, data)
+        v = self._bound_tensor(i.name, data)
+        if isinstance(i.type, r.OptionalType):
+            return self.builder.op(Optional(), v)
+        return v
+
+    def _bound_tensor(self, name: str, data: Array) -> Value:
+        return Value(self.builder.name(name), TensorType(data.shape, dtypes.of(data.dtype)), data)
+
+    def _bound_sequence(self, i: r.ValueInfo, data: Sequence[Array] | None) -> Value:
+        """A sequence or optional input as one that is made of constants."""
+        if data is None:
+            t = self._type(i.name, i.type)
+            return self.builder.op(Optional(t.element if isinstance(t, OptionalType) else None))
+        items = [self._bound_tensor(f"{i.name}.{k}", a) for k, a in enumerate(data)]
+        v = self.builder.op(SequenceConstruct(), *items)
+        return self.builder.op(Optional(), v) if isinstance(i.type, r.OptionalType) else v
 
     def _constant(self, t: Tensor | SparseTensor) -> Value:
         data = t.numpy()
