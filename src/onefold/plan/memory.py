@@ -120,7 +120,7 @@ def _found_order(program: Program, drafts: dict[int, Draft]) -> list[AnyStep] | 
     if program.found or len(program.steps) < 3:
         return None
     steps = [s for s in program.steps if isinstance(s, Step)]
-    if len(steps) != len(program.steps):
+    if len(steps) != len(program.steps) or _parts_read_early(steps):
         return None
     index: dict[int, int] = {}
     values: list[int] = []
@@ -155,6 +155,13 @@ def _found_order(program: Program, drafts: dict[int, Draft]) -> list[AnyStep] | 
     outs = {index[id(p.buffer.root)] for p in program.outputs if id(p.buffer.root) in index}
     order = choose_order(made, values, (), outs)
     return [steps[k] for k in order.steps]
+
+
+def _parts_read_early(steps: Sequence[Step]) -> bool:
+    """Whether a step reads one part of a buffer before another part is written: as one value, the
+    buffer would be read before it is complete."""
+    last = {id(b.root): k for k, s in enumerate(steps) for b in s.writes}
+    return any(last.get(id(b.root), -1) > k for k, s in enumerate(steps) for b in s.reads)
 
 
 def work_in_place(program: Program, drafts: dict[int, Draft]) -> list[Buffer]:
