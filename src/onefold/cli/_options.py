@@ -116,9 +116,9 @@ _BIND = [
     click.option("--value", "values", multiple=True, callback=_values, metavar="NAME=FILE.npy",
                  help="Contents of an input that decides shapes (or numbers: NAME=1,2,3)."),
 ]  # fmt: skip
+_TARGET = click.option("--target", default="host", show_default=True, metavar="T",
+                       help="Machine to compile for; `onefold targets` lists them.")  # fmt: skip
 _COMPILE = [
-    click.option("--target", default="host", show_default=True, metavar="T",
-                 help="Machine to compile for; `onefold targets` lists them."),
     click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
                  help="Threads of one call."),
     click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True,
@@ -134,13 +134,14 @@ def json_option(fn: F) -> F:
 
 
 def bind_options(fn: F) -> F:
-    """Options about the model: --ops, --shape, --dim, --state, --value, and --json."""
-    return _with([*_BIND, *_JSON])(fn)
+    """Options about the model and its target: --ops, --shape, --dim, --state, --value, --target,
+    and --json."""
+    return _with([*_BIND, _TARGET, *_JSON])(fn)
 
 
 def compile_options(fn: F) -> F:
     """All shared options."""
-    return _with([*_BIND, *_COMPILE, *_JSON])(fn)
+    return _with([*_BIND, _TARGET, *_COMPILE, *_JSON])(fn)
 
 
 def _with(options: list[Any]) -> Callable[[F], F]:

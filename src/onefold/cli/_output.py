@@ -40,10 +40,12 @@ class Out:
     def line(self, text: str = "", style: str = "") -> None:
         from rich.text import Text
 
-        rows = text.split("\n")
-        for row in rows:
-            shown = Text(printable(row, 2000), style=style)
-            self.console.print(shown, soft_wrap=True)
+        self.console.print(Text(printable(text, 2000), style=style), soft_wrap=True)
+
+    def block(self, text: str) -> None:
+        """Several lines as they are, made safe one by one."""
+        for row in text.rstrip("\n").split("\n"):
+            self.console.print(printable(row, 4000), soft_wrap=True)
 
     def title(self, text: str) -> None:
         self.line()
@@ -54,8 +56,9 @@ class Out:
         from rich import box
         from rich.table import Table
 
-        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
         cols = [c if isinstance(c, Column) else Column(c) for c in columns]
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold",
+                     show_header=any(c.title for c in cols))  # fmt: skip
         for c in cols:
             made.add_column(c.title, justify="right" if c.right else "left", overflow="fold",
                             no_wrap=c.right)  # fmt: skip
@@ -97,6 +100,12 @@ def plain(x: Any) -> Any:
     if hasattr(x, "item") and not isinstance(x, (str, bytes)):
         return plain(x.item())
     return x
+
+
+def layer(name: str) -> str:
+    """A layer's name for a table: of the many that a converter joined by `;`, the first."""
+    first, *rest = name.split(";")
+    return f"{first} (+{len(rest)})" if rest else name
 
 
 def count(n: int | float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onefold.cli._options import Wishes, compile_options
-from onefold.cli._output import Column, Out, finish, number
+from onefold.cli._output import Column, Out, finish, layer, number
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -144,7 +144,7 @@ def _show_layers(facts: dict[str, Any], out: Out) -> None:
     out.title(f"{len(layers)} layers by themselves, {len(wrong)} wrong")
     right = [Column(c, right=True) for c in ("largest error", "of range", "differ")]
     rows = [
-        (r["layer"], " ".join(r["operators"]) + ("" if r["compiled"] else " (NumPy)"), *_errors(r),
+        (layer(r["layer"]), " ".join(r["operators"]) + ("" if r["compiled"] else " (NumPy)"), *_errors(r),
          r["budget"], _verdict(r))
         for r in shown
     ]  # fmt: skip

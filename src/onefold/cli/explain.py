@@ -27,7 +27,7 @@ def command(wishes: Wishes, code: str | None) -> None:
     kind = errors.explain(code)
     facts = {"code": kind.code, "title": kind.title, "meaning": kind.meaning,
              "causes": list(kind.causes), "remedy": kind.remedy, "text": kind.text()}  # fmt: skip
-    finish(facts, wishes.json, lambda f, out: out.line(f["text"].rstrip()))
+    finish(facts, wishes.json, lambda f, out: out.block(f["text"]))
 
 
 def _show_all(facts: dict[str, Any], out: Out) -> None:

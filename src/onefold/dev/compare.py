@@ -65,7 +65,7 @@ def referee(model: Model, against: str = "") -> Referee:
         try:
             return Referee(peer, peer.load(model, exact=True), tuple(notes))
         except peers.PeerRefuses as e:
-            notes.append(f"{peer.name} refuses the model: {str(e).splitlines()[0] if str(e) else ''}")
+            notes.append(f"{peer.name} refuses the model: {str(e)[:100]}")
     raise OptionError("no runtime takes this model", why="; ".join(notes))
 
 

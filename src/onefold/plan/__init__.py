@@ -17,5 +17,5 @@ def plan(graph: Graph, target: Target) -> Program:
     arrange(program, assembler.drafts)
     assembler.render(program.steps)
     place(program)
-    events.emit("plan", program=program)
+    events.emit("plan", program=program, assembler=assembler)
     return program

@@ -46,6 +46,7 @@ class Peer(Protocol):
     name: str
     package: str  # what to import
     formats: Sequence[str]  # source formats it reads
+    trust: int  # the most trusted one that takes a model is its referee
 
     def version(self) -> str: ...
 
@@ -87,10 +88,9 @@ def find(name: str) -> Peer:
 
 
 def suited(format: str) -> list[Peer]:
-    """The installed peers that read a format, the source runtime first."""
-    order = ("onnxruntime", "litert")
+    """The installed peers that read a format, the most trusted first."""
     fit = [p for p in peers().values() if format in p.formats and available(p)]
-    return sorted(fit, key=lambda p: (p.name not in order, p.name))
+    return sorted(fit, key=lambda p: p.trust, reverse=True)
 
 
 def model_bytes(model: Model) -> bytes:

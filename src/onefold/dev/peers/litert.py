@@ -21,6 +21,7 @@ class LiteRt:
     name = "litert"
     package = "ai_edge_litert"
     formats: Sequence[str] = ("tflite",)
+    trust = 3
 
     def version(self) -> str:
         from importlib.metadata import version

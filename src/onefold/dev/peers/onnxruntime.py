@@ -17,6 +17,7 @@ class OnnxRuntime:
     name = "onnxruntime"
     package = "onnxruntime"
     formats: Sequence[str] = ("onnx",)
+    trust = 3
 
     def version(self) -> str:
         import onnxruntime

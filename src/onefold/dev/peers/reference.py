@@ -20,6 +20,7 @@ class Reference:
     name = "reference"
     package = "numpy"
     formats: Sequence[str] = ("onnx", "tflite")
+    trust = 1
 
     def version(self) -> str:
         from onefold import __version__

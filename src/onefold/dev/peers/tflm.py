@@ -21,6 +21,7 @@ class Tflm:
     name = "tflm"
     package = "tflite_micro"
     formats: Sequence[str] = ("tflite",)
+    trust = 2
 
     def version(self) -> str:
         from importlib.metadata import version
