@@ -5,6 +5,9 @@
 OF_INLINE int32_t of_multiply_by_quantized_multiplier_i32(int32_t x, int32_t m, int32_t s) {
   return of_multiply_by_quantized_multiplier(x, m, s);
 }
+OF_INLINE int32_t of_multiply_by_quantized_multiplier_single_i32(int32_t x, int32_t m, int32_t s) {
+  return of_multiply_by_quantized_multiplier_single(x, m, s);
+}
 OF_INLINE int32_t of_sat_rounding_doubling_high_mul_i32(int32_t a, int32_t b) {
   return of_sat_rounding_doubling_high_mul(a, b);
 }
@@ -38,4 +41,15 @@ OF_INLINE int32_t of_asymmetric_range(float lo, float hi, float *scale, float *i
 OF_INLINE int32_t of_quantize_clamped_i32(float x, int32_t lo) {
   const float r = of_round_away_f32(x);
   return r > (float)lo ? (r < 127.0f ? (int32_t)r : 127) : lo;
+}
+// the root to nearest; of a number below 2^32 it has 16 bits
+OF_INLINE uint32_t of_rounded_root_u64(uint64_t x) {
+  uint64_t r = 0, rest = x;
+  for (uint64_t bit = (uint64_t)1 << 62; bit; bit >>= 2) {
+    const bool take = rest >= r + bit;
+    rest -= take ? r + bit : 0;
+    r = (r >> 1) + (take ? bit : 0);
+  }
+  const uint64_t most = x >> 32 ? 0xffffffffu : 0xffffu;
+  return (uint32_t)(r + (rest > r && r != most));
 }

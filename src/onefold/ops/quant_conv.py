@@ -1,7 +1,7 @@
 """Contractions of quantized TFLite models: integers in, integers out, NHWC.
 
 acc[o] = bias[o] + sum (x - zero_x) * (w - zero_w), then times multiplier[o] 2^(shift[o] - 31) with
-TFLite's two roundings, plus zero_y, clamped to [lo, hi]. Sums wrap in int32; `wide` ones (int16
+TFLite's two roundings (`once`: one rounding, halves upward), plus zero_y, clamped to [lo, hi]. Sums wrap in int32; `wide` ones (int16
 activations) are int64. Inputs: x, w, bias or none, multiplier, shift (one each, or one per
 channel of the result). Source of the arithmetic: TFLite's reference kernels (integer_ops).
 """
@@ -37,6 +37,7 @@ class QuantContraction(Op):
     hi: int = 127
     dtype: DType = dtypes.i8
     wide: bool = False
+    once: bool = False
     exact: ClassVar = True
 
     @property
@@ -55,7 +56,8 @@ class QuantContraction(Op):
         if k.has(2):
             acc = acc + k.x(2).broadcast((channel,)).cast(self.acc)
         m, s = k.x(3).broadcast((channel,)), k.x(4).broadcast((channel,))
-        y = scalar.call("multiply_by_quantized_multiplier", acc, m, s, dtype=dtypes.i32)
+        rule = "multiply_by_quantized_multiplier" + ("_single" if self.once else "")
+        y = scalar.call(rule, acc, m, s, dtype=dtypes.i32)
         return scalar.clamp(y + self.zero_y, self.lo, self.hi).cast(self.dtype)
 
     def result(self, acc: Array, bias: Array | None, m: Array, s: Array) -> Array:
@@ -64,6 +66,8 @@ class QuantContraction(Op):
             acc = acc + bias.astype(np.int64)
         if self.wide:
             y = fx.multiply_by_quantized_multiplier_i64(acc, m, s)
+        elif self.once:
+            y = fx.multiply_by_quantized_multiplier_single(fx.wrap(acc, 32), m, s)
         else:
             y = fx.multiply_by_quantized_multiplier(fx.wrap(acc, 32), m, s)
         return np.clip(y + self.zero_y, self.lo, self.hi).astype(self.dtype.numpy)
@@ -279,7 +283,7 @@ class QuantFullyConnected(QuantContraction):
 
     cases: ClassVar = (
         _case(((1, 17), "i8"), ((5, 17), "i8"), 5, 1, zero_x=-3, zero_y=5),
-        _case(((3, 64), "i8"), ((4, 64), "i8"), 4, 2, zero_x=7, lo=0),
+        _case(((3, 64), "i8"), ((4, 64), "i8"), 4, 2, zero_x=7, lo=0, once=True),
         _case(((2, 9), "u8"), ((6, 9), "u8"), 6, 3, zero_x=128, zero_w=121, zero_y=3, lo=0, hi=255,
               dtype=dtypes.u8),
     )  # fmt: skip

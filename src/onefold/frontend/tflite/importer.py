@@ -13,7 +13,7 @@ from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.frontend.tflite import records as r
 from onefold.frontend.tflite.rules import TfliteRule, rules
 from onefold.ir import dims, dtypes
-from onefold.ir.graph import Builder, Graph, Node, Origin, State, Value
+from onefold.ir.graph import Array, Builder, Graph, Node, Origin, State, Value
 from onefold.ir.types import Quant, TensorType
 from onefold.ops import registry
 from onefold.ops.base import NeedsValue, Op, Refusal
@@ -65,6 +65,9 @@ class Importer:
         self.scope = Scope(model.subgraphs[0])
         self.states: dict[str, State] = {}
         self.variables: dict[str, Value] = {}  # current contents of each resource variable
+        self.first: dict[str, Value] = {}  # what they held when the call began
+        self.initial: dict[str, Array] = {}  # what CALL_ONCE assigned
+        self.starting = False
         self.resting: dict[int, str] = {}  # id of a variable tensor's value -> its state
 
     def run(self, subgraph: int = 0, signature: str = "") -> Graph:
@@ -92,8 +95,6 @@ class Importer:
         own = {t: name for name, t in outs.items()}
         self.graph.outputs = [self._output(t, own.get(t, "")) for t in g.outputs]
         self.graph.states = list(self.states.values())
-        for key, s in self.states.items():
-            s.update = self.variables.get(key, s.update)
         self._tied()
         return self.graph
 
@@ -279,7 +280,11 @@ class Importer:
         initial = None
         if kind.dtype is dtypes.i8 and kind.quant is not None:
             initial = np.full(t.shape, kind.quant.zero_point[0], np.int8)
-        name = self.builder.name(t.name or f"state{t.index}")
+        return self.state(t.name or f"state{t.index}", kind, initial)
+
+    def state(self, name: str, kind: TensorType, initial: Array | None = None) -> Value:
+        """A new value that outlives a call; zeros at first unless `initial` is given."""
+        name = self.builder.name(name)
         v = Value(name, kind)
         self.states[name] = State(name, v, None, initial)
         self.resting[id(v)] = name
@@ -291,6 +296,36 @@ class Importer:
         if name is None:
             raise Refusal(f"'{old.name}' is to be updated but is not a variable")
         self.states[name].update = new
+
+    def variable(self, key: str, kind: TensorType) -> Value:
+        """What a resource variable holds now; it begins with what CALL_ONCE assigned, or zeros."""
+        if key not in self.variables:
+            first = self.initial.get(key)
+            if first is not None:
+                kind = replace(kind, shape=first.shape)
+            self.variables[key] = self.state(key.strip("/") or "variable", kind, first)
+        return self.variables[key]
+
+    def assign(self, key: str, v: Value) -> None:
+        if self.starting:
+            if v.data is None:
+                raise Refusal("a variable begins with a value that is not constant")
+            self.initial[key] = v.data
+            return
+        old = self.variable(key, v.tensor)
+        if old.shape != v.shape or old.dtype is not v.dtype:
+            raise Refusal(f"a variable of {old.type} is assigned {v.type}")
+        self.variables[key] = v
+        first = self.first.setdefault(key, old)
+        self.keep(first, v)
+
+    def once(self, index: int) -> None:
+        """Operators of a subgraph that runs before the first call: constant assignments."""
+        nested, self.starting = self.starting, True
+        try:
+            self.inline(index, [])
+        finally:
+            self.starting = nested
 
     # -- other subgraphs -------------------------------------------------------------------------
 

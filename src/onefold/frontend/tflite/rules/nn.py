@@ -169,7 +169,9 @@ def fully_connected(n: TfliteNode, b: Builder) -> Sequence[Value]:
     flat = reshaped(b, x, (dims.floordiv(x.tensor.size, depth), depth))
     if is_quantized(x):
         m, s = multipliers(b, x, w, n.output_types[0], 0, single=True)
-        y = b.op(QuantFullyConnected(**integers(n, x, w, bias)), flat, w, bias, m, s)
+        # Unlike convolutions, TFLite's reference rounds once here (int8; uint8 twice).
+        fields = integers(n, x, w, bias) | {"once": x.dtype is dtypes.i8}
+        y = b.op(QuantFullyConnected(**fields), flat, w, bias, m, s)
     elif w.dtype is dtypes.i8:
         asymmetric = bool(n.option("asymmetric_quantize_inputs", False))
         q, scale, zero = b.ops(DynamicQuantize(asymmetric=asymmetric), flat)
