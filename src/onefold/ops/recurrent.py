@@ -434,13 +434,15 @@ class GRU(Recurrent):
 @operator
 class LSTM(Recurrent):
     """Gates i, o, f and the candidate c: c' = f c + i n, h' = o act(c'); peepholes p [D, 3 * H] for
-    i, o, f; input_forget ties f to 1 - i. A third result y_c."""
+    i, o, f; input_forget ties f to 1 - i; cell_clip > 0 keeps c' in [-cell_clip, cell_clip] (TFLite).
+    A third result y_c."""
 
     direction: str = "forward"
     activations: tuple[Function, ...] = ()
     clip: float = 0.0
     layout: int = 0
     input_forget: bool = False
+    cell_clip: float = 0.0
     onnx: ClassVar = ("LSTM",)
     gates: ClassVar = 4
     states: ClassVar = 2
@@ -448,7 +450,7 @@ class LSTM(Recurrent):
     cases: ClassVar = (
         *_cases(4, (6,)),
         Case((((3, 2, 4), "f32"), ((1, 4, 20), "f32"), ((1, 5, 20), "f32"), None, None, None, None,
-              ((1, 15), "f32")), {"input_forget": True}, low=-1, high=1),
+              ((1, 15), "f32")), {"input_forget": True, "cell_clip": 0.3}, low=-1, high=1),
         Case((((3, 2, 4), "f16"), ((1, 4, 8), "f16"), ((1, 2, 8), "f16"), None, None, None, None,
               ((1, 6), "f16")), low=-1, high=1),
     )  # fmt: skip
@@ -469,6 +471,8 @@ class LSTM(Recurrent):
         i = acts[0](sum(pre(0, h)) + pi * c)
         f = 1 - i if self.input_forget else acts[0](sum(pre(2, h)) + pf * c)
         new = f * c + i * acts[1](sum(pre(3, h)))
+        if self.cell_clip:
+            new = np.clip(new, -self.cell_clip, self.cell_clip)
         o = acts[0](sum(pre(1, h)) + po * new)
         return o * acts[2](new), new
 
@@ -478,6 +482,7 @@ class LSTM(Recurrent):
         peep = ["", "", ""]
         if k.has(7):
             peep = [f" + {k_peephole(k, g, h)} * {c}" for g, c in ((0, "c[j]"), (1, "m"), (2, "c[j]"))]
+        new = act(1, f"g[{3 * h} + j]")
         forget = "1 - i" if self.input_forget else act(0, f"g[{2 * h} + j]{peep[2]}")
         compute = k.x(0).dtype.compute.ctype
         return [
@@ -487,12 +492,20 @@ class LSTM(Recurrent):
             f"for (ix j = 0; j < {h}; j++) {{",
             f"  const {compute} i = {act(0, f'g[j]{peep[0]}')};",
             f"  const {compute} f = {forget};",
-            f"  const {compute} m = f * c[j] + i * {act(1, f'g[{3 * h} + j]')};",
+            f"  const {compute} m = {self._clipped(k, f'f * c[j] + i * {new}')};",
             f"  const {compute} o = {act(0, f'g[{h} + j]{peep[1]}')};",
             "  c[j] = m;",
             f"  h[j] = o * {act(2, 'm')};",
             "}",
         ]
+
+    def _clipped(self, k: Lowering, cell: str) -> str:
+        """C text: the new cell within its bounds."""
+        if not self.cell_clip:
+            return cell
+        t = k.x(0).dtype.compute
+        lo, hi = literal(-self.cell_clip, t), literal(self.cell_clip, t)
+        return f"of_clamp_{t.name}({cell}, {lo}, {hi})"
 
 
 def k_peephole(k: Lowering, gate: int, h: int) -> str:

@@ -42,8 +42,6 @@ def lstm(n: TfliteNode, b: Builder) -> Sequence[Value]:
 
 def _float(n: TfliteNode, b: Builder) -> Sequence[Value]:
     x, h, c = n.arg(0), n.arg(STATE), n.arg(CELL)
-    if n.option("cell_clip", 0.0):
-        raise Refusal("a clipped cell")
     act = n.option("fused_activation_function", "TANH")
     if act not in ("TANH", "RELU"):
         raise Refusal(f"an LSTM with the activation {act}")
@@ -66,8 +64,9 @@ def _float(n: TfliteNode, b: Builder) -> Sequence[Value]:
     batch = h.shape[0]
     start = (1, batch, units) if major else (batch, 1, units)
     cell = act.lower()
-    op = canonical("LSTM", layout=0 if major else 1, activations=tuple(
-        (name, 0.0, 0.0) for name in ("sigmoid", cell, cell)))  # fmt: skip
+    acts = tuple((name, 0.0, 0.0) for name in ("sigmoid", cell, cell))
+    clip = max(float(n.option("cell_clip", 0.0)), 0.0)
+    op = canonical("LSTM", layout=0 if major else 1, activations=acts, cell_clip=clip)
     y, last, end = b.ops(
         op, x, stacked(WEIGHTS), stacked(RECURRENT), reshaped(b, bias, (1, *bias.shape)), None,
         reshaped(b, h, start), reshaped(b, c, start), *peep,
