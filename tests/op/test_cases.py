@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
+
 from onefold.dev.cases import all_cases, check_together
 from onefold.ops.base import Case, Op
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onefold.ir import scalar
+from onefold.ir import dtypes, scalar
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.scalar import Scalar
 from onefold.ir.types import TensorType
@@ -324,6 +324,6 @@ class Shrink(Elementwise):
         return y.astype(x[0].dtype)
 
     def expr(self, *x: Scalar) -> Scalar:
-        v = x[0] if x[0].dtype.is_float else scalar.cast(x[0], scalar.dtypes.f32)
+        v = x[0] if x[0].dtype.is_float else scalar.cast(x[0], dtypes.f32)
         high = scalar.where(v > self.lambd, v - self.bias, 0)
         return scalar.cast(scalar.where(v < -self.lambd, v + self.bias, high), x[0].dtype)

@@ -14,7 +14,7 @@ from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.scalar import Scalar, TensorExpr
 from onefold.ir.types import AnyType, TensorType
 from onefold.ops.base import Alias, Case, Code, Lowered, Lowering, Op, Refusal, operator
-from onefold.ops.convert import convert, rounded_e8m0
+from onefold.ops.convert import convert
 from onefold.ops.elementwise import Elementwise, tensor
 from onefold.ops.formats import OnnxNode
 

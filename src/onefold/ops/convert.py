@@ -51,7 +51,8 @@ def _to_int(x: Array, to: DType) -> Array:
     big, small = t >= float(to.hi), t <= float(to.lo)
     inner = np.where(big | small, 0.0, t)
     wide: Any = inner.astype(np.uint64 if to is dtypes.u64 else np.int64)
-    out = np.where(big, np.array(to.hi, wide.dtype), np.where(small, np.array(to.lo, wide.dtype), wide))
+    low, high = np.array(to.lo, wide.dtype), np.array(to.hi, wide.dtype)
+    out = np.where(big, high, np.where(small, low, wide))
     return np.asarray(out).astype(to.numpy)
 
 

@@ -312,7 +312,8 @@ class Pow(Elementwise):
         if e.dtype.kind == "f":
             return np.trunc(np.power(a.astype(np.float64), e.astype(np.float64)))
         whole = np.power(a, np.maximum(e, np.zeros((), e.dtype)).astype(a.dtype))
-        inverse = np.where(a == 1, 1, np.where(a == np.array(-1).astype(a.dtype), 1 - 2 * (e % 2), 0))
+        minus = a == np.array(-1).astype(a.dtype)
+        inverse = np.where(a == 1, 1, np.where(minus, 1 - 2 * (e % 2), 0))
         return np.where(e < 0, inverse, whole).astype(a.dtype)
 
     def expr(self, *x: Scalar) -> Scalar:

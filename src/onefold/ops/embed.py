@@ -51,7 +51,7 @@ class EmbeddingSum(Op):
         return [TensorType((*ids.shape, word.shape[1]), word.dtype)]
 
     def ref(self, n: Node, *x: Any) -> Any:
-        ids, word, position, places, segments, table = (*x, *(None,) * (6 - len(x)))
+        ids, word, position, places, segments, table = [*x, None, None, None][:6]
         at = np.arange(ids.shape[1])[None] if places is None else places
         wide = np.float64 if word.dtype == np.float64 else np.float32
         y = word[ids].astype(wide) + position[at].astype(wide)

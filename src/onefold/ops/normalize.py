@@ -7,6 +7,7 @@ independent lanes (see ops/softmax.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +47,7 @@ def moments(k: Lowering, epsilon: float, centred: bool = True) -> str:
     return text + f"\n  const {kind.ctype} inv = 1 / of_sqrt_{kind.name}(variance + {eps});"
 
 
+@dataclass(frozen=True)
 class RowNorm(Op):
     """Base: (x - mean) / sqrt(variance + epsilon) over the axes from `axis` on, times input 1 plus
     input 2 (of the shape of those axes), either of which may be left out.
@@ -121,10 +123,6 @@ NORM_CASES: tuple[Case, ...] = (
 class LayerNormalization(RowNorm):
     """Rows of mean 0 and variance 1, scaled and shifted."""
 
-    axis: int = -1
-    epsilon: float = 1e-5
-    stats: bool = False
-    stats_type: DType = dtypes.f32
     cases: ClassVar = NORM_CASES
 
 
@@ -132,10 +130,6 @@ class LayerNormalization(RowNorm):
 class RMSNormalization(RowNorm):
     """Rows of mean square 1, scaled; statistics are 1 / root mean square only."""
 
-    axis: int = -1
-    epsilon: float = 1e-5
-    stats: bool = False
-    stats_type: DType = dtypes.f32
     centred: ClassVar = False
     cases: ClassVar = NORM_CASES
 

@@ -22,7 +22,7 @@ Place = Callable[[Sequence[Dim]], tuple[Dim, ...]]
 
 
 def granularity(n: Node, i: int, axis: int, block: int) -> Place:
-    """Where the parameter (input i) of an element lies. Raises Refusal for shapes that do not fit."""
+    """Where the parameter (input i) of an element lies. Raises Refusal where it does not fit."""
     x, p = tensor(n, 0), tensor(n, i)
     if p.size == 1 and (not block or not x.shape):
         return lambda at: (0,) * len(p.shape)

@@ -45,7 +45,8 @@ def philox(position: Array, stream: int, seed: int) -> list[Array]:
 
 def _unit(high: Array, low: Array) -> Array:
     bits = (high << np.uint64(21)) ^ (low >> np.uint64(11))
-    return bits.astype(np.float64) * 2.0**-53
+    out: Array = bits.astype(np.float64) * 2.0**-53
+    return out
 
 
 def uniform(position: Array, stream: int, seed: int) -> Array:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +31,7 @@ INTS: tuple[Case, ...] = (
 )
 
 
+@dataclass(frozen=True)
 class Reduction(Op):
     """post(kind over the axes of pre(x)); axes None: all of them."""
 
@@ -149,8 +150,6 @@ class Wrapping(Reduction):
 class ReduceSum(Wrapping):
     """The sum."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     onnx: ClassVar = ("ReduceSum",)
     cases: ClassVar = (*FLOATS, EMPTY, *INTS)
 
@@ -158,15 +157,16 @@ class ReduceSum(Wrapping):
         return np.sum(x, axes, dtype=x.dtype, keepdims=True)
 
     def combine(self, *x: Dim) -> Dim:
-        return functools.reduce(dims.add, x, 0)
+        total: Dim = 0
+        for d in x:
+            total = dims.add(total, d)
+        return total
 
 
 @operator
 class ReduceProd(Wrapping):
     """The product."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     kind: ClassVar = "prod"
     onnx: ClassVar = ("ReduceProd",)
     cases: ClassVar = (*FLOATS, EMPTY, *INTS)
@@ -182,8 +182,6 @@ class ReduceProd(Wrapping):
 class ReduceMean(Reduction):
     """The mean; of integers truncated, of nothing NaN."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     onnx: ClassVar = ("ReduceMean",)
     cases: ClassVar = (*FLOATS, EMPTY, *INTS)
 
@@ -233,8 +231,6 @@ BOOLS = Case((((3, 2, 2), "b1"),), {"axes": (1,), "keepdims": False})
 class ReduceMax(Extreme):
     """The largest."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     kind: ClassVar = "max"
     onnx: ClassVar = ("ReduceMax",)
     cases: ClassVar = (*FLOATS, EMPTY, *INTS, NANS, BOOLS)
@@ -244,8 +240,6 @@ class ReduceMax(Extreme):
 class ReduceMin(Extreme):
     """The smallest."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     kind: ClassVar = "min"
     onnx: ClassVar = ("ReduceMin",)
     cases: ClassVar = (*FLOATS, EMPTY, *INTS, NANS, BOOLS)
@@ -255,8 +249,6 @@ class ReduceMin(Extreme):
 class ReduceSumSquare(Reduction):
     """The sum of squares."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     onnx: ClassVar = ("ReduceSumSquare",)
     cases: ClassVar = (*FLOATS, EMPTY, *INTS)
 
@@ -271,8 +263,6 @@ class ReduceSumSquare(Reduction):
 class ReduceL1(Reduction):
     """The sum of absolute values."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     onnx: ClassVar = ("ReduceL1",)
     cases: ClassVar = (*FLOATS, EMPTY, *INTS)
 
@@ -294,8 +284,6 @@ def _float(fn: str, r: Scalar) -> Scalar:
 class ReduceL2(Reduction):
     """The square root of the sum of squares."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     onnx: ClassVar = ("ReduceL2",)
     cases: ClassVar = (*FLOATS, EMPTY, Case((np.arange(-6, 9).reshape(3, 5),), {"axes": (1,)}))
 
@@ -313,8 +301,6 @@ class ReduceL2(Reduction):
 class ReduceLogSum(Reduction):
     """The logarithm of the sum."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     onnx: ClassVar = ("ReduceLogSum",)
     cases: ClassVar = (*FLOATS, EMPTY, Case((np.arange(1, 16).reshape(3, 5),), {"axes": (1,)}))
 
@@ -329,8 +315,6 @@ class ReduceLogSum(Reduction):
 class ReduceLogSumExp(Reduction):
     """The logarithm of the sum of exponentials, relative to the largest."""
 
-    axes: tuple[int, ...] | None = None
-    keepdims: bool = True
     takes: ClassVar = ("float", "int", "uint")
     onnx: ClassVar = ("ReduceLogSumExp",)
     cases: ClassVar = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,7 @@ def rows(shape: dims.Shape, axis: int, span: int = 1) -> tuple[dims.Dim, dims.Di
     )
 
 
+@dataclass(frozen=True)
 class Arg(Op):
     """The position of an extreme along an axis, as i64; NaN counts as the extreme."""
 
@@ -103,9 +105,6 @@ ARG_CASES: tuple[Case, ...] = (
 class ArgMax(Arg):
     """The position of the largest, the first of equals unless `select_last_index`."""
 
-    axis: int = 0
-    keepdims: bool = True
-    select_last_index: bool = False
     onnx: ClassVar = ("ArgMax",)
     cases: ClassVar = ARG_CASES
 
@@ -114,14 +113,12 @@ class ArgMax(Arg):
 class ArgMin(Arg):
     """The position of the smallest, the first of equals unless `select_last_index`."""
 
-    axis: int = 0
-    keepdims: bool = True
-    select_last_index: bool = False
     better: ClassVar = "<"
     onnx: ClassVar = ("ArgMin",)
     cases: ClassVar = ARG_CASES
 
 
+@dataclass(frozen=True)
 class Running(Op):
     """What has been combined so far, along an axis; exclusive leaves out the element itself."""
 
@@ -203,9 +200,6 @@ RUN_CASES: tuple[Case, ...] = (
 class CumSum(Running):
     """Running sums."""
 
-    axis: int = 0
-    exclusive: bool = False
-    reverse: bool = False
     onnx: ClassVar = ("CumSum",)
     cases: ClassVar = RUN_CASES
 
@@ -214,9 +208,6 @@ class CumSum(Running):
 class CumProd(Running):
     """Running products."""
 
-    axis: int = 0
-    exclusive: bool = False
-    reverse: bool = False
     sign: ClassVar = "*"
     onnx: ClassVar = ("CumProd",)
     cases: ClassVar = RUN_CASES

@@ -8,6 +8,7 @@ floats in another order is not its to decide. Otherwise 64 neighbouring rows are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,20 +34,21 @@ def lane_fold(kind: DType, name: str, n: str, start: str, step: str, join: str) 
     step: text of the new accumulator from {a} and the element at index {i}; join: from {a} and
     {b}. Element order within a lane is kept, so the result does not depend on the compiler.
     """
-    count = lanes(kind)
-    t = kind.ctype
+    count, lane, at = lanes(kind), f"{name}_lane", f"{name}_at"
+    each = f"for (ix l = 0; l < {count}; l++) {lane}[l] ="
     return f"""
-  {t} {name}_lane[{count}];
-  for (ix l = 0; l < {count}; l++) {name}_lane[l] = {start};
-  ix {name}_at = 0;
-  for (; {name}_at + {count} <= {n}; {name}_at += {count})
-    for (ix l = 0; l < {count}; l++) {name}_lane[l] = {step.format(a=f"{name}_lane[l]", i=f"({name}_at + l)")};
-  for (; {name}_at < {n}; {name}_at++) {name}_lane[0] = {step.format(a=f"{name}_lane[0]", i=f"{name}_at")};
+  {kind.ctype} {lane}[{count}];
+  {each} {start};
+  ix {at} = 0;
+  for (; {at} + {count} <= {n}; {at} += {count})
+    {each} {step.format(a=f"{lane}[l]", i=f"({at} + l)")};
+  for (; {at} < {n}; {at}++) {lane}[0] = {step.format(a=f"{lane}[0]", i=at)};
   for (ix h = {count} / 2; h > 0; h /= 2)
-    for (ix l = 0; l < h; l++) {name}_lane[l] = {join.format(a=f"{name}_lane[l]", b=f"{name}_lane[l + h]")};
-  const {t} {name} = {name}_lane[0];"""
+    for (ix l = 0; l < h; l++) {lane}[l] = {join.format(a=f"{lane}[l]", b=f"{lane}[l + h]")};
+  const {kind.ctype} {name} = {lane}[0];"""
 
 
+@dataclass(frozen=True)
 class Exponential(Op):
     """Base of the operators on rows of `span` axes from `axis` on."""
 
@@ -185,8 +187,6 @@ for (ix o = 0; o < {k.dim(outer)}; o++) {{
 class Softmax(Smooth):
     """exp(x) / sum of exp over the row."""
 
-    axis: int = -1
-    span: int = 1
     onnx: ClassVar = ("Softmax",)
     cases: ClassVar = ROWS
 
@@ -199,8 +199,6 @@ class Softmax(Smooth):
 class LogSoftmax(Smooth):
     """The logarithm of Softmax, without its loss of small values."""
 
-    axis: int = -1
-    span: int = 1
     log: ClassVar = True
     onnx: ClassVar = ("LogSoftmax",)
     cases: ClassVar = ROWS
@@ -214,8 +212,6 @@ class LogSoftmax(Smooth):
 class Hardmax(Exponential):
     """1 at the first largest element of the row, else 0."""
 
-    axis: int = -1
-    span: int = 1
     exact: ClassVar = True
     onnx: ClassVar = ("Hardmax",)
     cases: ClassVar = (*ROWS[:7], Case((np.array([[2, 3, 3], [1, 1, 0]], np.float32),)))

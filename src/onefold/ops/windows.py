@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,6 @@ from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowering, Op, Refusal, need_dims, operator
 from onefold.ops.formats import OnnxNode
 
-
 CASES: tuple[Case, ...] = (
     Case((np.array(10),), const=(0,)),
     Case((np.array(7, np.int32),), {"periodic": False, "to": dtypes.f64}, const=(0,)),
@@ -26,6 +26,7 @@ CASES: tuple[Case, ...] = (
 )
 
 
+@dataclass(frozen=True)
 class Window(Op):
     """a0 - a1 cos(2 pi n / N) + a2 cos(4 pi n / N) for the `size` of input 0; N is the size, or
     one less for a symmetric window. A symmetric window of one element is 1."""
@@ -76,8 +77,6 @@ class Window(Op):
 class HannWindow(Window):
     """0.5 - 0.5 cos."""
 
-    periodic: bool = True
-    to: DType = dtypes.f32
     onnx: ClassVar = ("HannWindow",)
     cases: ClassVar = CASES
     weights: ClassVar = (0.5, 0.5, 0.0)
@@ -87,8 +86,6 @@ class HannWindow(Window):
 class HammingWindow(Window):
     """25/46 - 21/46 cos."""
 
-    periodic: bool = True
-    to: DType = dtypes.f32
     onnx: ClassVar = ("HammingWindow",)
     cases: ClassVar = CASES
     weights: ClassVar = (25 / 46, 21 / 46, 0.0)
@@ -98,8 +95,6 @@ class HammingWindow(Window):
 class BlackmanWindow(Window):
     """0.42 - 0.5 cos + 0.08 cos of the double."""
 
-    periodic: bool = True
-    to: DType = dtypes.f32
     onnx: ClassVar = ("BlackmanWindow",)
     cases: ClassVar = CASES
     weights: ClassVar = (0.42, 0.5, 0.08)

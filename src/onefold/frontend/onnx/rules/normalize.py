@@ -157,9 +157,8 @@ def lp_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
 def mean_variance_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """(x - mean) / (standard deviation + 1e-9) over `axes`."""
     x = n.arg(0)
-    default = (0, 2, 3)
-    if n.opset < 9:
-        default = (0, 2, 3) if n.attr("across_channels", 0) == 0 else (0, 1, 2, 3)
+    across = n.opset < 9 and n.attr("across_channels", 0)
+    default = (0, 1, 2, 3) if across else (0, 2, 3)
     axes = tuple(int(a) for a in n.attr("axes", default))
     off = b.op(Sub(), x, b.op(ReduceMean(axes), x))
     deviation = b.op(Sqrt(), b.op(ReduceMean(axes), b.op(Mul(), off, off)))
