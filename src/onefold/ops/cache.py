@@ -52,8 +52,8 @@ class TokenPositions(Op):
 
 @operator
 class AppendTokens(Op):
-    """past [B, G, P, E] with new [B, G, S, E] written at positions at[b, 0], ..., S of them, in a
-    result of `total` >= P positions; what was never written is zero."""
+    """The first at[b, 0] tokens of past [B, G, P, E] and behind them new [B, G, S, E], in a result
+    of `total` >= P positions that is zero from there on. at [B, S] are the positions of new."""
 
     total: Dim = 1
     exact: ClassVar = True
@@ -78,8 +78,9 @@ class AppendTokens(Op):
 
     def ref(self, n: Node, past: Any, new: Any, at: Any) -> Any:
         y = np.zeros(n.outputs[0].tensor.ints, past.dtype)
-        y[:, :, : past.shape[2]] = past[:, :, : y.shape[2]]
         for b in range(len(past)):
+            keep = min(int(at[b, 0]), past.shape[2]) if at.shape[1] else past.shape[2]
+            y[b, :, :keep] = past[b, :, :keep]
             y[b][:, at[b]] = new[b]
         return y
 
@@ -89,7 +90,8 @@ class AppendTokens(Op):
         def element(b: Dim, g: Dim, t: Dim, e: Dim) -> Scalar:
             start = scalar.loaded(at(b, 0), dims.add(self.total, 1), wrap=False)
             own = dims.add(t, dims.mul(start, -1))
-            old = scalar.where(Inside(t, 0, past.shape[2]), past(b, g, t, e), 0)
+            kept = Inside(t, 0, past.shape[2]) & Inside(t, 0, start)
+            old = scalar.where(kept, past(b, g, t, e), 0)
             return scalar.where(Inside(own, 0, new.shape[2]), new(b, g, own, e), old)
 
         return k.map(element)

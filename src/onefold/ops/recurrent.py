@@ -191,7 +191,8 @@ class Recurrent(Op):
         wb, rb = (np.zeros(size), np.zeros(size)) if b is None else (b[:size], b[size:])
         clip = (lambda v: np.clip(v, -self.clip, self.clip)) if self.clip > 0 else (lambda v: v)
         acts = [
-            lambda v, f=f: ACTIVATIONS[f[0]][1](clip(v), f[1], f[2]) for f in self.acts(d)
+            lambda v, bound=True, f=f: ACTIVATIONS[f[0]][1](clip(v) if bound else v, f[1], f[2])
+            for f in self.acts(d)
         ]
 
         def parts(g: int, state: Any) -> tuple[Any, Any]:
@@ -205,7 +206,7 @@ class Recurrent(Op):
 
     # -- compiled --------------------------------------------------------------------------------
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[[int, str], str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
         """C statements of one step: from `in` (input row) and h (and c) to the new h (and c).
         w, r, wb, rb, p point at this direction's weights; g is scratch for the gates."""
         raise NotImplementedError(self.name)
@@ -240,8 +241,9 @@ class Recurrent(Op):
         place = f"((b * {t} + t) * {s.d} + {d})" if self.layout else f"((t * {s.d} + {d}) * {n} + b)"
         state = f"(b * {s.d} + {d}) * {s.h}" if self.layout else f"({d} * {n} + b) * {s.h}"
 
-        def act(which: int, text: str) -> str:
-            return activation(self.acts(d)[which], text, kind.compute, self.clip)
+        def act(which: int, text: str, bound: bool = True) -> str:
+            clip = self.clip if bound else 0.0
+            return activation(self.acts(d)[which], text, kind.compute, clip)
 
         lines = [
             f"const {store} *const w = x1 + {d} * {i} * {size}, *const r = x2 + {d * s.h * size};",
@@ -367,7 +369,7 @@ class RNN(Recurrent):
         a, b = pre(0, h)
         return acts[0](a + b), c
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[[int, str], str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
         kind = k.x(0).dtype.name
         return [
             self.start(k, "g", 0, s.h, "wr"),
@@ -406,7 +408,7 @@ class GRU(Recurrent):
             candidate = acts[1](sum(pre(2, r * h)))
         return (1 - z) * candidate + z * h, c
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[[int, str], str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
         kind, h, i = k.x(0).dtype.name, s.h, k.dim(s.i)
         lines = [
             self.start(k, "g", 0, 2 * h, "wr"),
@@ -474,9 +476,9 @@ class LSTM(Recurrent):
         if self.cell_clip:
             new = np.clip(new, -self.cell_clip, self.cell_clip)
         o = acts[0](sum(pre(1, h)) + po * new)
-        return o * acts[2](new), new
+        return o * acts[2](new, False), new
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[[int, str], str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
         kind, h = k.x(0).dtype.name, s.h
         size = 4 * h
         peep = ["", "", ""]
@@ -495,7 +497,7 @@ class LSTM(Recurrent):
             f"  const {compute} m = {self._clipped(k, f'f * c[j] + i * {new}')};",
             f"  const {compute} o = {act(0, f'g[{h} + j]{peep[1]}')};",
             "  c[j] = m;",
-            f"  h[j] = o * {act(2, 'm')};",
+            f"  h[j] = o * {act(2, 'm', False)};",
             "}",
         ]
 
