@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from onefold.codegen.text import Scope, Writer, dim_text, loop, to_storage
+from onefold.codegen.text import Scope, Writer, dim_text, initial, loop, to_storage, update
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Value
-from onefold.ir.scalar import Load, Reduce, Scalar, TensorExpr, counter, walk
+from onefold.ir.scalar import Const, Load, Reduce, Scalar, TensorExpr, counter, walk
 from onefold.ir.types import TensorType
+
+SIMD = "OF_SIMD"
+LANE_LIMIT = 64  # sums that are made at once
 
 
 def padded_channels(t: TensorType) -> Dim:
@@ -46,18 +49,44 @@ class Nest:
     checked: bool
 
 
-def loop_counters(t: TensorType) -> tuple[list[Sym], tuple[Dim, ...]]:
-    """Counters over a tensor in the order of its memory, and the logical index they stand for."""
-    if not t.layout:
-        cs = [counter(n, "i") for n in t.shape]
-        return cs, tuple(0 if n == 1 else dims.atom(c) for c, n in zip(cs, t.shape, strict=True))
-    c = t.layout
-    blocks = counter(dims.ceildiv(t.shape[1], c), "i")
-    lane = counter(c, "i")
-    outer = [counter(n, "i") for n in (t.shape[0], *t.shape[2:])]
-    ch = dims.add(dims.mul(dims.atom(blocks), c), dims.atom(lane))
-    idx = (dims.atom(outer[0]), ch, *[dims.atom(o) for o in outer[1:]])
-    return [outer[0], blocks, *outer[1:], lane], idx
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Loops over a part of a tensor: counters, outermost first, and the index that they stand
+    for; `used` is False for lanes of a channel block that hold no channel and are set to zero."""
+
+    counters: list[Sym]
+    index: tuple[Dim, ...]
+    used: bool = True
+
+
+def parts_of(out: TensorType, shape: Sequence[Dim], start: Sequence[Dim] | None) -> list[Part]:
+    """Loops that together write `shape` elements of `out` from `start` on, in the order of its
+    memory; channel blocks are entered by whole blocks and by what is left before and after."""
+    first = 0 if start is None else start[1] if len(start) > 1 else 0
+    total = out.shape[1] if out.layout else 0
+    if not out.layout or not isinstance(total, int) or not isinstance(first, int):
+        cs = [counter(n, "i") for n in shape]
+        idx = tuple(0 if n == 1 else dims.atom(c) for c, n in zip(cs, shape, strict=True))
+        return [Part(cs, idx)]
+    channels, c = shape[1], out.layout
+    assert isinstance(channels, int)
+    head = min(-first % c, channels)
+    blocks, tail = divmod(channels - head, c)
+    spans = [(0, 1, head), (head, blocks, c), (head + blocks * c, 1, tail)]
+    parts = [_span(shape, a, n, lanes, c) for a, n, lanes in spans if n and lanes]
+    if first + channels == total and total % c:
+        last = _span(shape, channels, 1, -total % c, c)
+        parts.append(Part(last.counters, last.index, False))
+    return parts
+
+
+def _span(shape: Sequence[Dim], first: int, blocks: int, lanes: int, c: int) -> Part:
+    """Loops over `blocks` blocks of channels from `first` on, `lanes` of each."""
+    block, lane = counter(blocks, "i"), counter(lanes, "i")
+    outer = [counter(n, "i") for n in (shape[0], *shape[2:])]
+    at = [0 if o.extent == 1 else dims.atom(o) for o in (*outer, block, lane)]
+    ch = dims.add(dims.add(dims.mul(at[-2], c), at[-1]), first)
+    return Part([outer[0], block, *outer[1:], lane], (at[0], ch, *at[1:-2]))
 
 
 def merge_counters(
@@ -108,29 +137,106 @@ def nest(
 
     names: id of value -> C pointer name. The values' types give the memory layouts.
     """
-    part = TensorType(expr.shape, out.dtype, None, out.tensor.layout if start is None else 0)
-    counters, index = loop_counters(part)
+    lines: list[str] = []
+    symbols: dict[str, Sym] = {}
+    checked = False
+    for part in parts_of(out.tensor, expr.shape, start):
+        one = _loops(out, expr if part.used else None, names, start, part)
+        lines += one.lines
+        symbols.update({s.name: s for s in one.symbols})
+        checked |= one.checked
+    return Nest(tuple(canonical(lines)), tuple(symbols[n] for n in sorted(symbols)), checked)
+
+
+def _loops(
+    out: Value, expr: TensorExpr | None, names: dict[int, str], start: Sequence[Dim] | None,
+    part: Part,
+) -> Nest:  # fmt: skip
+    """One loop nest; no expression means zeros."""
 
     def target(idx: Sequence[Dim]) -> Dim:
         at = idx if start is None else tuple(map(dims.add, idx, start))
         return address(out.tensor, at)
 
-    value = expr(*index)
-    loops, env = merge_counters(counters, [target(index), *_places(value)])
+    def element(idx: Sequence[Dim]) -> Scalar:
+        return Const(0, out.dtype.compute) if expr is None else expr(*idx)
+
+    index = part.index
+    value = element(index)
+    loops, env = merge_counters(part.counters, [target(index), *_places(value)])
     if env:
         index = tuple(dims.substitute(i, env) for i in index)
-        value = expr(*index)
+        value = element(index)
     writer = Writer(_addressing(names))
     writer.count_uses(value)
     scope = Scope()
+    lanes = lane_sums(value, loops[-1], writer, scope) if loops else []
     text = writer.value(value, scope)
     store = f"{names[id(out)]}[{writer.index(target(index), scope)}] = "
     body = [*scope.lines, store + to_storage(text, out.dtype) + ";"]
-    for c in reversed(loops):
-        body = loop(c.name, writer.index(_extent(c), scope), body)
+    for k, c in enumerate(reversed(loops)):
+        if k == 0 and lanes:
+            body = [*lanes, SIMD, *loop(c.name, dim_text(_extent(c)), body)]
+        else:
+            body = loop(c.name, writer.index(_extent(c), scope), body)
     bound = {c.name for c in loops} | _reduce_counters(value)
     symbols = tuple(s for n, s in sorted(writer.symbols.items()) if n not in bound)
-    return Nest(tuple(canonical(body)), symbols, writer.checked)
+    return Nest(tuple(body), symbols, writer.checked)
+
+
+def lane_sums(value: Scalar, lane: Sym, writer: Writer, scope: Scope) -> list[str]:
+    """Statements that reduce for all values of the innermost counter at once, where its extent is
+    small and the elements lie next to each other: arrays of sums, whose loops over the counter
+    become vector operations. Empty where that is not so; else the sums have names in `scope`."""
+    extent = lane.extent
+    if not isinstance(extent, int) or not 4 <= extent <= LANE_LIMIT:
+        return []
+    found = [s for s in _outer_reduces(value) if lane in s.index_symbols()]
+    if not found or not all(_by_lane(s, lane) for s in found):
+        return []
+    lines: list[str] = []
+    for s in found:
+        name = writer.fresh("a")
+        lines.append(f"{s.dtype.ctype} {name}[{extent}];")
+        lines += [SIMD, *loop(lane.name, str(extent), [f"{name}[{lane.name}] = {initial(s)};"])]
+        inner = Scope()
+        text = writer.value(s.body, inner)
+        body = [*inner.lines, update(s, f"{name}[{lane.name}]", text)]
+        body = [SIMD, *loop(lane.name, str(extent), body)]
+        for c in reversed(s.counters):
+            body = loop(c.name, writer.index(_extent(c), Scope()), body)
+        lines += body
+        scope.names[id(s)] = f"{name}[{lane.name}]"
+    return lines
+
+
+def _outer_reduces(value: Scalar) -> list[Reduce]:
+    """Reductions that lie in no other one."""
+    out: dict[int, Reduce] = {}
+    stack = [value]
+    seen: set[int] = set()
+    while stack:
+        s = stack.pop()
+        if id(s) in seen:
+            continue
+        seen.add(id(s))
+        if isinstance(s, Reduce):
+            out[id(s)] = s
+        else:
+            stack.extend(s.parts())
+    return list(out.values())
+
+
+def _by_lane(s: Reduce, lane: Sym) -> bool:
+    """Whether the reduction walks memory along the lanes and holds nothing that stands in the
+    way of vectors."""
+    steps = []
+    for part in walk(s.body):
+        if isinstance(part, Reduce):
+            return False
+        if isinstance(part, Load):
+            steps.append(dims.coefficient(address(part.value.tensor, part.index), lane))
+    return all(d in (0, 1) for d in steps) and 1 in steps
 
 
 def _addressing(names: dict[int, str]) -> Callable[[Value, Sequence[Dim], dict[str, str]], str]:

@@ -331,23 +331,31 @@ class Writer:
 
     def _reduce(self, s: Reduce, scope: Scope) -> str:
         name = self.fresh("a")
-        scope.lines.append(f"{s.dtype.ctype} {name} = {_INIT[s.kind](s.dtype)};")
+        scope.lines.append(f"{s.dtype.ctype} {name} = {initial(s)};")
         inner = Scope(scope)
         text = self.value(s.body, inner)
-        if s.kind in ("sum", "prod"):
-            op = "+" if s.kind == "sum" else "*"
-            update = f"{name} = {_wrap(f'{name} {op} {text}', s.dtype)};"
-        elif s.kind in ("max", "min"):
-            update = f"{name} = of_{s.kind}_{s.dtype.name}({name}, {text});"
-        else:
-            update = f"{name} = {name} {'&&' if s.kind == 'and' else '||'} {text};"
-        body = [*inner.lines, update]
+        body = [*inner.lines, update(s, name, text)]
         for c in reversed(s.counters):
             body = loop(c.name, self.index(c.extent if c.extent is not None else 1, scope), body)
         scope.lines += body
         scope.names[id(s)] = name
         self._keep.append(s)
         return name
+
+
+def initial(s: Reduce) -> str:
+    """What a reduction begins with."""
+    return _INIT[s.kind](s.dtype)
+
+
+def update(s: Reduce, name: str, text: str) -> str:
+    """The statement that takes one more element into a reduction."""
+    if s.kind in ("sum", "prod"):
+        op = "+" if s.kind == "sum" else "*"
+        return f"{name} = {_wrap(f'{name} {op} {text}', s.dtype)};"
+    if s.kind in ("max", "min"):
+        return f"{name} = of_{s.kind}_{s.dtype.name}({name}, {text});"
+    return f"{name} = {name} {'&&' if s.kind == 'and' else '||'} {text};"
 
 
 def loop(name: str, extent: str, body: Sequence[str]) -> list[str]:

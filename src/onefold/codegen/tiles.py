@@ -300,6 +300,11 @@ def pack_bias(b: Array | None, channels: int, lanes: int) -> Array:
     return out
 
 
+def lane_check(lanes: int) -> str:
+    """C text that stops a compiler whose vectors are not those that weights were packed for."""
+    return f'_Static_assert(OF_LANES == {lanes}, "made for other vectors");'
+
+
 def sums_body(
     r: Rendering, s: Sums, plane: Plane, tile: Tile, x: str, w: str, bias: str, batch: Dim
 ) -> str:
@@ -315,5 +320,5 @@ def sums_body(
             f"{r.dim(dims.mul(block, lanes))}, acc);"
         )
 
-    head = [f'_Static_assert(OF_LANES == {lanes}, "made for other vectors");', s.text(r.dim)]
+    head = [lane_check(lanes), s.text(r.dim)]
     return Tiling(plane, tile, r, call, s.is_edge).body(head)

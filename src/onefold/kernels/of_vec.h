@@ -22,5 +22,3 @@ enum { OF_MAX_B = 8, OF_MAX_T = 16 };
 #define OF_UNROLL _Pragma("clang loop unroll(full)")
 #define OF_UNROLL4 _Pragma("clang loop unroll_count(4)")
 #define OF_ROLLED _Pragma("clang loop unroll(disable)")
-// The loop over the lanes of one vector: one vector operation for each of its statements.
-#define OF_SIMD _Pragma("clang loop unroll(disable) vectorize(enable) interleave(disable)")

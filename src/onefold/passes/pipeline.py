@@ -9,15 +9,22 @@ from onefold import events
 from onefold.ir.graph import Graph
 from onefold.passes.clean import remove_dead
 from onefold.passes.fold import fold_constants
+from onefold.passes.layout import choose_layouts
 from onefold.passes.qdq import fuse_qdq
+from onefold.target import Target
 
 Pass = Callable[[Graph], int]
+TargetPass = Callable[[Graph, Target], int]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("qdq", fuse_qdq),
     ("fold", fold_constants),
     ("dead", remove_dead),
 )
+
+# What depends on the machine runs on each part of a graph that the compiler gets, when it is
+# planned: values that pass between parts must not change.
+FOR_TARGET: tuple[tuple[str, TargetPass], ...] = (("layout", choose_layouts),)
 
 
 @dataclass(frozen=True)
@@ -37,4 +44,14 @@ def run(graph: Graph, until: str = "") -> list[Applied]:
         events.emit("pass", name=name, changes=changes, graph=graph)
         if name == until:
             break
+    return done
+
+
+def specialise(graph: Graph, target: Target) -> list[Applied]:
+    """Apply the passes that depend on the target."""
+    done = []
+    for name, fn in FOR_TARGET:
+        changes = fn(graph, target)
+        done.append(Applied(name, changes))
+        events.emit("pass", name=name, changes=changes, graph=graph)
     return done

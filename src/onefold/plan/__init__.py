@@ -5,6 +5,7 @@ from __future__ import annotations
 from onefold import events
 from onefold.codegen.family import KernelChoice
 from onefold.ir.graph import Graph
+from onefold.passes.pipeline import specialise
 from onefold.plan.assemble import assemble
 from onefold.plan.memory import arrange, place
 from onefold.plan.program import Program
@@ -13,6 +14,7 @@ from onefold.target import Target
 
 def plan(graph: Graph, target: Target) -> Program:
     """The program of a graph on a target. Raises PlanError, Refusal."""
+    specialise(graph, target)
     program, assembler = assemble(graph, KernelChoice(target))
     arrange(program, assembler.drafts)
     assembler.render(program.steps)

@@ -62,6 +62,12 @@ def refused(node: Node) -> str:
     return ""
 
 
+def size(d: Dim) -> int:
+    """A size that `refused` has made sure is known."""
+    assert isinstance(d, int)
+    return d
+
+
 def planar(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
     """Two spatial axes, the first of one element where there is only one."""
     return (axes[0], axes[1]) if len(axes) == 2 else (Axis(1, 1), axes[0])
@@ -82,7 +88,7 @@ class _Direct:
         assert isinstance(op, Conv) and w.data is not None
         self.node, self.m, self.weights = node, m, w.data
         a, b = planar(op.axes(node))
-        h, wd, oh, ow = (_int(d) for d in (a.size, b.size, a.out, b.out))
+        h, wd, oh, ow = (size(d) for d in (a.size, b.size, a.out, b.out))
         block, *strides = strides_of(node, h, wd)
         self.block = block
         self.width = ow  # of the result
@@ -93,13 +99,13 @@ class _Direct:
         ic = w.tensor.ints[1]
         self.sums = Sums(
             ic, block, (strides[0], strides[1], strides[2]), (h, wd),
-            (_int(a.kernel), _int(b.kernel)), (a.stride, b.stride), (a.dilation, b.dilation),
-            (_int(a.begin), _int(b.begin)),
+            (size(a.kernel), size(b.kernel)), (a.stride, b.stride), (a.dilation, b.dilation),
+            (size(a.begin), size(b.begin)),
         )  # fmt: skip
         self.oc = w.tensor.ints[0]
         self.tile, self.cost = choose_tile(m, self.oc, self.columns, self.sums.per_output)
         channels = padded_channels(x.tensor)
-        self.batch = _int(channels) * _int(a.size) * _int(b.size)
+        self.batch = size(channels) * size(a.size) * size(b.size)
 
     def choice(self) -> Choice:
         name = f"conv_direct_{self.tile.columns}x{self.tile.vectors}"
@@ -129,8 +135,3 @@ class _Direct:
         if self.flat:
             y, x = dims.floordiv(x, self.width), dims.mod(x, self.width)
         return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)
-
-
-def _int(d: Dim) -> int:
-    assert isinstance(d, int)
-    return d

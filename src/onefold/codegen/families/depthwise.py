@@ -1,0 +1,101 @@
+"""Depthwise convolutions of f32 on channel blocks as wide as a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onefold.codegen.families.conv import planar, refused, size
+from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.loops import padded_channels
+from onefold.codegen.tiles import Machine, Plane, Run, Sums, Tile, Tiling, lane_check, pack_bias
+from onefold.ir import dims
+from onefold.ir.dims import Dim
+from onefold.ir.graph import Array, Node
+from onefold.ops.conv import Conv
+from onefold.target import Target
+
+WIDEST = 8  # columns of a tile: as many sums in flight as hide the latency of a multiply-add
+
+
+class Depthwise(Family):
+    """One vector of channels times T columns, taps unrolled along a row (of_depthwise.h)."""
+
+    name = "conv_depthwise"
+    ops = ("Conv",)
+
+    def match(self, node: Node, target: Target) -> Choice | str:
+        m = Machine.of(target)
+        if m is None:
+            return f"'{target.name}' has no vectors of f32"
+        why = refused(node)
+        if why:
+            return why
+        op, x, w = node.op, node.arg(0), node.arg(1)
+        assert isinstance(op, Conv)
+        if op.group == 1 or op.group != x.shape[1] or op.group != w.shape[0]:
+            return f"it has {op.group} groups for {x.shape[1]} and {w.shape[0]} channels"
+        if x.tensor.layout != m.lanes:
+            return "its input is not in channel blocks"
+        if size(planar(op.axes(node))[1].kernel) > 15:
+            return "its window is too wide to be unrolled"
+        return _Depthwise(node, m).choice()
+
+
+class _Depthwise:
+    def __init__(self, node: Node, m: Machine) -> None:
+        op = node.op
+        assert isinstance(op, Conv)
+        self.node, self.m, self.channels = node, m, op.group
+        a, b = planar(op.axes(node))
+        self.rows, self.columns = size(a.out), size(b.out)
+        self.sums = Sums(
+            1, 1, (0, 0, 0), (a.size, b.size), (size(a.kernel), size(b.kernel)),
+            (a.stride, b.stride), (a.dilation, b.dilation), (size(a.begin), size(b.begin)),
+        )  # fmt: skip
+        self.plane = size(a.size) * size(b.size)
+        self.tile = Tile(min(WIDEST, self.columns), 1)
+
+    def choice(self) -> Choice:
+        macs = self.node.op.macs(self.node)
+        return Choice(
+            f"conv_depthwise_{self.tile.columns}", self.node, (self.node.arg(0),), self.packed,
+            self.render, lambda s: True, ("of_depthwise.h",), cost=macs / self.m.lanes,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        w, lanes = self.node.const(1), self.m.lanes
+        assert w is not None
+        blocks = -(-self.channels // lanes)
+        taps = int(np.prod(self.sums.window))
+        full = np.zeros((blocks * lanes, taps), np.float32)
+        full[: self.channels] = w.reshape(self.channels, taps)
+        packed = np.ascontiguousarray(full.reshape(blocks, lanes, taps).transpose(0, 2, 1))
+        return packed.reshape(-1), pack_bias(self.node.const(2), self.channels, lanes)
+
+    def render(self, r: Rendering) -> str:
+        x, w, bias = r.pointers
+        s, lanes = self.sums, self.m.lanes
+        parts = (*s.size, *s.window, *s.steps, *s.dilations, *s.pads)
+        head = [
+            lane_check(lanes),
+            f"const struct of_depthwise k = {{{', '.join(r.dim(p) for p in parts)}}};",
+        ]
+        taps = s.window[0] * s.window[1]
+        batch = size(padded_channels(self.node.arg(0).tensor)) * self.plane
+
+        def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            at = dims.add(dims.mul(n, batch), dims.mul(block, lanes * self.plane))
+            return (
+                f"of_depthwise_tile(k, {run.width}, {int(run.edge)}, {r.dim(row)}, "
+                f"{r.dim(column)}, {x} + {r.dim(at)}, {w} + {r.dim(dims.mul(block, lanes * taps))}"
+                f", {bias} + {r.dim(dims.mul(block, lanes))}, acc);"
+            )
+
+        n = self.node.arg(0).shape[0]
+        plane = Plane(lanes, n, self.channels, self.rows, self.columns, self.index)
+        return Tiling(plane, self.tile, r, call, s.is_edge).body(head)
+
+    def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
+        return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)
