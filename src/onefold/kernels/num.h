@@ -1,6 +1,7 @@
 // All scalar arithmetic of a compiled model: include this one. No libc, no libm; see of_base.h.
 #pragma once
 #include "of_base.h"
+#include "of_complex.h"
 #include "of_cast.h"
 #include "of_float16.h"
 #include "of_int.h"
