@@ -226,6 +226,20 @@ class Program:
         except _Open:
             return None
 
+    def open_dims(self) -> list[str]:
+        """Dimensions of the model's inputs that nothing fixes or bounds yet."""
+        w = self.wanted
+        out = []
+        for d in self.model.inputs:
+            if d.kind != "tensor" or d.name in w.shapes or d.name in w.values:
+                continue
+            if d.shape is None:
+                out.append(d.name)
+                continue
+            names = [d.dim_name(k) for k, n in enumerate(d.shape) if not isinstance(n, int) or n < 0]
+            out += [n for n in names if n not in w.dims]
+        return out
+
     def _form_for(self, feeds: Mapping[str, Any]) -> Form:
         sizes = self._sizes(feeds)
         for _ in range(len(feeds) + 2):
@@ -366,6 +380,8 @@ class FormBuilder:
         from onefold.plan.partition import partition
 
         p = self.program
+        if self.closed and p.open_dims():
+            raise _Open
         graph = p.model.bind(self.binding)
         events.emit("import", graph=graph)
         for v in graph.inputs:

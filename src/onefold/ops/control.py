@@ -61,8 +61,24 @@ class If(Op):
             return outs
         if dims.upper(cond.tensor.size) != 1:
             raise Refusal("the condition is not a single boolean")
-        regions = [n.region("then_branch", []), n.region("else_branch", [])]
+        regions = [_branch(n, cond, name) for name in ("then_branch", "else_branch")]
         return b.ops(cls(), cond, name=n.output_names, regions=regions)
+
+
+def _branch(n: OnnxNode, cond: Value, name: str) -> Graph:
+    """A branch as a graph. One that does not fit the shapes at hand is never taken with them, so
+    the condition must be known. Raises NeedsValue."""
+    misses = n.importer.misses
+    before = len(misses)
+    try:
+        graph = n.region(name, [])
+    except LookupError:
+        graph = None
+    if len(misses) > before or graph is None:
+        why = misses[before].reason if len(misses) > before else "it has no outputs"
+        del misses[before:]
+        raise NeedsValue(cond, f"its {name} does not fit the shapes at hand: {why}")
+    return graph
 
 
 def _either(p: Dim, q: Dim) -> Dim:

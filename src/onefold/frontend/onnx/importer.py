@@ -28,7 +28,7 @@ from onefold.ops.sequence import Optional, SequenceConstruct
 MAX_DEPTH = 40  # functions that call functions, bodies inside bodies
 
 
-class Poison(Exception):
+class Poison(LookupError):
     """An input comes from a node that was refused; that node is reported, not this one."""
 
 
@@ -138,7 +138,10 @@ class Importer:
         self._inputs(g)
         self._nodes(g.nodes)
         if self.misses:
-            raise UnsupportedModelError(self.misses, where=self.where or None)
+            count = len(self.misses)
+            layers = "one layer" if count == 1 else f"{count} layers"
+            raise UnsupportedModelError(f"{layers} of the model cannot be taken",
+                                        misses=self.misses, where=self.where or None)  # fmt: skip
         self.graph.outputs = [self._output(o.name) for o in g.outputs]
         self._states()
         return self.graph
