@@ -59,10 +59,17 @@ class Part:
     used: bool = True
 
 
-def parts_of(out: TensorType, shape: Sequence[Dim], start: Sequence[Dim] | None) -> list[Part]:
+def parts_of(
+    out: TensorType, shape: Sequence[Dim], start: Sequence[Dim] | None, read: int = 0
+) -> list[Part]:
     """Loops that together write `shape` elements of `out` from `start` on, in the order of its
-    memory; channel blocks are entered by whole blocks and by what is left before and after."""
+    memory; channel blocks are entered by whole blocks and by what is left before and after.
+    read: blocks of what is read, which rule where a channel has one element only."""
     first = 0 if start is None else start[1] if len(start) > 1 else 0
+    if read and not out.layout and start is None and out.rank > 2 and isinstance(shape[1], int):
+        if all(d == 1 for d in shape[2:]):
+            spans = [(0, shape[1] // read, read), (shape[1] // read * read, 1, shape[1] % read)]
+            return [_span(shape, a, n, lanes, read) for a, n, lanes in spans if n and lanes]
     total = out.shape[1] if out.layout else 0
     if not out.layout or not isinstance(total, int) or not isinstance(first, int):
         cs = [counter(n, "i") for n in shape]
@@ -140,7 +147,7 @@ def nest(
     lines: list[str] = []
     symbols: dict[str, Sym] = {}
     checked = False
-    for part in parts_of(out.tensor, expr.shape, start):
+    for part in parts_of(out.tensor, expr.shape, start, _block_read(expr)):
         one = _loops(out, expr if part.used else None, names, start, part)
         lines += one.lines
         symbols.update({s.name: s for s in one.symbols})
@@ -175,10 +182,10 @@ def _loops(
     store = f"{names[id(out)]}[{writer.index(target(index), scope)}] = "
     body = [*scope.lines, store + to_storage(text, out.dtype) + ";"]
     for k, c in enumerate(reversed(loops)):
-        if k == 0 and lanes:
-            body = [*lanes, SIMD, *loop(c.name, dim_text(_extent(c)), body)]
-        else:
-            body = loop(c.name, writer.index(_extent(c), scope), body)
+        body = loop(c.name, writer.index(_extent(c), scope), body)
+        if k == 0:
+            by_lane = bool(lanes) or (out.tensor.layout > 0 and c is part.counters[-1])
+            body = [*lanes, *([SIMD] if by_lane else []), *body]
     bound = {c.name for c in loops} | _reduce_counters(value)
     symbols = tuple(s for n, s in sorted(writer.symbols.items()) if n not in bound)
     return Nest(tuple(body), symbols, writer.checked)
@@ -237,6 +244,14 @@ def _by_lane(s: Reduce, lane: Sym) -> bool:
         if isinstance(part, Load):
             steps.append(dims.coefficient(address(part.value.tensor, part.index), lane))
     return all(d in (0, 1) for d in steps) and 1 in steps
+
+
+def _block_read(expr: TensorExpr) -> int:
+    """The channel blocks of what an expression reads; 0 where it reads none."""
+    index = [0 if n == 1 else dims.atom(counter(n)) for n in expr.shape]
+    value = expr(*index)
+    expr._cache.clear()
+    return max((s.value.tensor.layout for s in walk(value) if isinstance(s, Load)), default=0)
 
 
 def _addressing(names: dict[int, str]) -> Callable[[Value, Sequence[Dim], dict[str, str]], str]:

@@ -437,7 +437,31 @@ def linear(index: Sequence[Dim], shape: Sequence[Dim]) -> Dim:
     out: Dim = 0
     for i, n in zip(index, shape, strict=True):
         out = add(mul(out, n), i)
-    return out
+    return rejoin(out)
+
+
+def rejoin(x: Dim) -> Dim:
+    """x with k*(a % b) + k*b*(a // b) written as k*a, wherever it holds such a sum."""
+    if isinstance(x, int):
+        return x
+    terms = dict(x.terms)
+    again = True
+    while again:
+        again = False
+        for mono, k in terms.items():
+            pair = mono[0] if len(mono) == 1 else None
+            if not isinstance(pair, Pair) or pair.op != "%" or not isinstance(pair.b, int):
+                continue
+            over = _terms(floordiv(pair.a, pair.b))
+            if len(over) == 1 and set(over.values()) == {1}:
+                (high,) = over
+                if high and terms.get(high) == k * pair.b:
+                    del terms[mono], terms[high]
+                    for m, c in _terms(mul(pair.a, k)).items():
+                        terms[m] = terms.get(m, 0) + c
+                    again = True
+                    break
+    return _make(terms)
 
 
 def unravel(position: Dim, shape: Sequence[Dim]) -> tuple[Dim, ...]:

@@ -40,4 +40,4 @@ AI uint8_t of_wrap_u4(int32_t x) { return (uint8_t)(x & 15); }
 AI uint8_t of_wrap_u2(int32_t x) { return (uint8_t)(x & 3); }
 
 // A loop over lanes that lie next to each other: vector operations, as wide as the machine has them.
-#define OF_SIMD _Pragma("clang loop vectorize(enable) interleave(disable)")
+#define OF_SIMD _Pragma("clang loop unroll(disable) vectorize(enable) interleave(disable)")
