@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from onefold.codegen.text import c_name
 from onefold.errors import AcceleratorModelError, Miss, ModelFormatError, UnsupportedModelError
+from onefold.frontend import importer
 from onefold.frontend.binding import Binding, ValueNeeded
+from onefold.frontend.model import Declared
 from onefold.frontend.tflite import records as r
+from onefold.frontend.source import Source
+from onefold.frontend.tflite.reader import read
 from onefold.frontend.tflite.rules import TfliteRule, rules
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Array, Builder, Graph, Node, Origin, State, Value
@@ -51,6 +56,51 @@ def import_tflite(
     file already compiled for a chip, ValueNeeded where contents of inputs must be known first.
     """
     return Importer(model, binding, where).run(subgraph, signature)
+
+
+@importer(format="tflite", title="TensorFlow Lite")
+def load_tflite(source: Source) -> TfliteModel:
+    """Reads a TFLite file; see TfliteModel.graph for what becomes of it."""
+    return TfliteModel(read(source), source.name)
+
+
+class TfliteModel:
+    """A TFLite model that has been read; its main subgraph is what is run."""
+
+    format = "tflite"
+    external_files: tuple[str, ...] = ()
+
+    def __init__(self, records: r.Model, where: str = "") -> None:
+        self.records = records
+        self.where = where
+        g = records.subgraphs[0]
+        self.inputs = _declared(g, g.inputs, "input")
+        self.outputs = _declared(g, g.outputs, "output")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        m = self.records
+        return {
+            "description": m.description, "version": m.version, "subgraphs": len(m.subgraphs),
+            "operators": sum(len(g.operators) for g in m.subgraphs),
+            "signatures": [s.key for s in m.signatures],
+        }  # fmt: skip
+
+    def graph(self, binding: Binding) -> Graph:
+        return import_tflite(self.records, binding, self.where)
+
+
+def _declared(g: r.Subgraph, tensors: Sequence[int], what: str) -> list[Declared]:
+    """Inputs or outputs under names of their own: the tensors', numbered where two are equal."""
+    out: list[Declared] = []
+    taken: set[str] = set()
+    for k, t in enumerate(tensors):
+        name = g.tensors[t].name or f"{what}{k}"
+        while name in taken:
+            name += f".{k}"
+        taken.add(name)
+        out.append(Declared(name, g.tensors[t].dtype, g.tensors[t].shape))
+    return out
 
 
 class Importer:
