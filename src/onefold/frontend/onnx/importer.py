@@ -138,13 +138,15 @@ class Importer:
         self._inputs(g)
         self._nodes(g.nodes)
         if self.misses:
-            count = len(self.misses)
-            layers = "one layer" if count == 1 else f"{count} layers"
-            raise UnsupportedModelError(f"{layers} of the model cannot be taken",
-                                        misses=self.misses, where=self.where or None)  # fmt: skip
+            raise self._refused(self.misses)
         self.graph.outputs = [self._output(o.name) for o in g.outputs]
         self._states()
         return self.graph
+
+    def _refused(self, misses: Sequence[Miss]) -> UnsupportedModelError:
+        layers = "one layer" if len(misses) == 1 else f"{len(misses)} layers"
+        return UnsupportedModelError(f"{layers} of the model cannot be taken",
+                                     misses=misses, where=self.where or None)  # fmt: skip
 
     # -- the graph's border --------------------------------------------------------------------
 
@@ -193,10 +195,8 @@ class Importer:
             inner = None if t.elem is None else self._type(name, t.elem)
             return OptionalType(inner)  # type: ignore[arg-type]
         if not isinstance(t, r.TensorType):
-            raise UnsupportedModelError(
-                [Miss(name, "input", "it is neither a tensor, a sequence nor an optional")],
-                where=self.where or None,
-            )
+            why = "it is neither a tensor, a sequence nor an optional"
+            raise self._refused([Miss(name, "input", why)])
         if t.dtype not in dtypes.BY_NAME:
             raise ModelFormatError(f"input '{name}' has the unknown element type {t.dtype}",
                                    where=self.where or None)  # fmt: skip
@@ -256,13 +256,12 @@ class Importer:
         for f in self.model.functions:
             walk(f)
         if misses:
-            raise UnsupportedModelError(
+            raise self._refused(
                 [
                     Miss(layers[0] + (f" and {len(layers) - 1} more" if layers[1:] else ""),
                          f"{d}:{t}" if d else t, "no importer knows this operator")
                     for (d, t), layers in misses.items()
-                ],
-                where=self.where or None,
+                ]
             )  # fmt: skip
 
     def _known(self, n: r.Node) -> Any:
@@ -291,7 +290,7 @@ class Importer:
         names = inputs_of(e.value, self.graph)
         if not names:
             why = f"{e.reason}, and they depend on no input of the model"
-            return UnsupportedModelError([Miss(_label(n), n.op_type, why)], where=self.where or None)
+            return self._refused([Miss(_label(n), n.op_type, why)])
         return ValueNeeded(names, _label(n), e.reason)
 
     def _node(self, n: r.Node) -> Sequence[Value]:
