@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,7 @@ from onefold.errors import OptionError
 
 if TYPE_CHECKING:
     from onefold.api import Model
-    from onefold.forms import Program
+    from onefold.forms import Program, Wanted
     from onefold.frontend.binding import Binding
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,9 +36,25 @@ class Wishes:
     fallback: bool = True
 
     def load(self, path: str) -> Model:
+        """The model. Raises OptionError where an option names what it does not have."""
         import onefold
 
-        return onefold.load(path, ops=self.ops)
+        model = onefold.load(path, ops=self.ops)
+        if self.shapes or self.dims or self.states or self.values:
+            self._check_names(model)
+        return model
+
+    def _check_names(self, model: Model) -> None:
+        inputs = [d.name for d in model.inputs]
+        open_dims = {
+            d.dim_name(k): None for d in model.inputs for k, size in enumerate(d.shape or ())
+            if not isinstance(size, int) or size < 0
+        }  # fmt: skip
+        _known("--shape", self.shapes, inputs, "input")
+        _known("--value", self.values, inputs, "input")
+        _known("--state", self.states.values(), inputs, "input")
+        _known("--state", self.states, [d.name for d in model.outputs], "output")
+        _known("--dim", self.dims, list(open_dims), "open dimension")
 
     def compile(self, model: Model, **more: Any) -> Program:
         """The program; `more` replaces arguments of `Model.compile`."""
@@ -49,15 +65,30 @@ class Wishes:
         }  # fmt: skip
         return model.compile(**{**given, **more})
 
-    def binding(self) -> Binding:
-        """What is fixed about the model, for verbs that look at its graph; of several buckets
-        the largest."""
+    def wanted(self) -> Wanted:
+        """What is fixed about the model."""
         from onefold.forms import Wanted
+
+        return Wanted.of(self.shapes, self.dims, self.states, self.values)
+
+    def binding(self) -> Binding:
+        """What is fixed, for verbs that look at the graph; of several buckets the largest."""
         from onefold.frontend.binding import Binding
 
-        w = Wanted.of(self.shapes, self.dims, self.states, self.values)
+        w = self.wanted()
         largest = {name: ends[-1] for name, ends in w.buckets.items()}
         return Binding(w.shapes, {**w.dims, **largest}, w.values, w.states)
+
+
+def _known(option: str, given: Iterable[str], known: list[str], what: str) -> None:
+    from onefold.errors import did_you_mean
+
+    for name in given:
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise OptionError(f"{option}: the model has no {what} '{name}'",
+                              why=did_you_mean(name, known),
+                              remedy=f"It has these {what}s: {listed}.")  # fmt: skip
 
 
 def _pairs(what: str) -> Callable[[Any, Any, tuple[str, ...]], dict[str, str]]:

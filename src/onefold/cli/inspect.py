@@ -106,10 +106,11 @@ def _show(facts: dict[str, Any], out: Out, every: bool) -> None:
     if "text" in facts:
         out.block(facts["text"])
         return
-    source = "; ".join(f"{k} {v}" for k, v in facts["source"].items() if v)
+    source = "; ".join(f"{k.replace('_', ' ')} {_plain(v)}" for k, v in facts["source"].items() if v)
     length = "" if facts["file_bytes"] is None else f", {size(facts['file_bytes'])}"
     out.line(f"{facts['model']}: {facts['format']}{length}", style="bold")
-    out.line(source)
+    if source:
+        out.line(source)
     for note in facts["notes"]:
         out.line(note)
     ports = [("input", p["name"], p["type"]) for p in facts["inputs"]]
@@ -125,6 +126,13 @@ def _show(facts: dict[str, Any], out: Out, every: bool) -> None:
         out.block(drawing)
     if facts["html"]:
         out.line(f"the page is {facts['html']}")
+
+
+def _plain(fact: Any) -> str:
+    """A fact of the file; of several parts each with its name (ONNX's own domain has none)."""
+    if not isinstance(fact, dict):
+        return str(fact)
+    return ", ".join(f"{k or 'ai.onnx'} {v}" for k, v in fact.items())
 
 
 _COSTS = ("macs", "weights", "results")

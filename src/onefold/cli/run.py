@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +12,11 @@ import click
 
 from onefold.cli._options import Wishes, compile_options, name_and_file
 from onefold.cli._output import Column, Out, finish, number, seconds
+from onefold.errors import OnefoldError
 
 if TYPE_CHECKING:
     from onefold.api import Model
     from onefold.dev.feed.gather import Given
-    from onefold.forms import Program
 
 
 def _numbers(ctx: Any, param: Any, text: str) -> tuple[float, ...]:
@@ -56,28 +58,73 @@ def command(
 
     Inputs come from files; those that are not given are random, from a seed that is printed.
     """
+    from onefold.dev.classes import read_labels
     from onefold.dev.feed import Style
     from onefold.dev.feed.gather import gather
+    from onefold.dev.feed.ports import quants_of
 
     loaded = wishes.load(model)
-    program = wishes.compile(loaded)
+    named = read_labels(Path(labels)) if labels else []
     style = Style(mean, std, layout or "", channels, fit)
-    given = gather(loaded, program.wanted, _files(loaded, program, inputs), style, seed)
-    outs = program(given.arrays)
-    best = [_classes(n, a, program, labels, top) for n, a in outs.items()]
+    given = gather(loaded, wishes.wanted(), _files(loaded, inputs), style, seed)
+    try:
+        done = _call(wishes, loaded, given, runs)
+    except OnefoldError as e:  # what was assumed may be the cause
+        e.detail = (*e.detail, *given.assumed)
+        raise
+    quants = quants_of(loaded)
+    best = [_classes(n, a, quants.get(n, (1.0, 0)), named, top) for n, a in done.outputs.items()]
     facts = {
-        "model": loaded.name, "target": program.target.name,
+        "model": loaded.name, "target": wishes.target,
         "seed": seed if given.made_up else None, "inputs": _inputs(given),
-        "assumed": list(given.assumed), "outputs": [_output(n, a) for n, a in outs.items()],
-        "top": [b for b in best if b is not None], "latency": _time(program, given, runs),
-        "fallback": [list(r) for r in program.report.get("refusals", ())], "saved": save,
+        "assumed": list(given.assumed),
+        "outputs": [_output(n, a) for n, a in done.outputs.items()],
+        "top": [b for b in best if b is not None], "latency": done.latency,
+        "emulated": done.emulated, "fallback": done.refusals, "saved": save,
     }  # fmt: skip
     if save:
-        _save(save, given, outs)
+        _save(save, given, done.outputs)
     finish(facts, wishes.json, _show)
 
 
-def _files(model: Model, program: Program, texts: tuple[str, ...]) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Done:
+    """What a call gave. latency: None where it was not measured or the machine is emulated."""
+
+    outputs: dict[str, Any]
+    latency: dict[str, Any] | None = None
+    emulated: bool = False
+    refusals: list[list[str]] = field(default_factory=list)
+
+
+def _call(wishes: Wishes, model: Model, given: Given, runs: int) -> Done:
+    from onefold.dev.measure import timed
+    from onefold.target import find, runs_here
+
+    if not runs_here(find(wishes.target)):
+        return _emulated(wishes, model, given)
+    program = wishes.compile(model)
+    outs = program(given.arrays)
+    times = timed(lambda: program(given.arrays), runs, limit=2.0).facts() if runs else None
+    refusals = [list(r) for r in program.report.get("refusals", ())]
+    return Done(outs, times, refusals=refusals)
+
+
+def _emulated(wishes: Wishes, model: Model, given: Given) -> Done:
+    """The program built for another machine, run there or in its emulator."""
+    from onefold import ship
+
+    sizes = {n: a.shape for n, a in given.arrays.items()}
+    with tempfile.TemporaryDirectory(prefix="onefold-run-") as folder:
+        bundle = ship.build(
+            model, wishes.target, folder, shapes={**sizes, **wishes.shapes}, dims=wishes.dims,
+            states=wishes.states, values=wishes.values, measure=False,
+        )  # fmt: skip
+        outs = bundle.run([given.arrays[name] for name, _, _ in bundle.inputs])
+    return Done(dict(zip((n for n, _, _ in bundle.outputs), outs, strict=True)), emulated=True)
+
+
+def _files(model: Model, texts: tuple[str, ...]) -> dict[str, Path]:
     from onefold.dev.feed.arrays import read_npz
 
     names = [d.name for d in model.inputs]
@@ -117,36 +164,18 @@ def _output(name: str, array: Any) -> dict[str, Any]:
 
 
 def _classes(
-    name: str, array: Any, program: Program, labels: str | None, top: int
+    name: str, array: Any, quant: tuple[float, int], labels: list[str], top: int
 ) -> dict[str, Any] | None:
     import numpy as np
 
-    from onefold.dev.classes import best, looks_like_classes, read_labels
+    from onefold.dev.classes import best, looks_like_classes
+    from onefold.dev.feed import dequantize
 
     if not isinstance(array, np.ndarray) or not looks_like_classes(array):
         return None
-    scale, zero = _quant(program, name)
-    scores = (array.astype(np.float64) - zero) * scale
-    ranked, note = best(scores, read_labels(Path(labels)) if labels else [], top)
+    ranked, note = best(dequantize(array, *quant), labels, top)
     rows = [{"class": r.index, "label": r.label, "score": r.score} for r in ranked]
     return {"output": name, "classes": rows, "note": note}
-
-
-def _quant(program: Program, output: str) -> tuple[float, float]:
-    for port in program.report.get("outputs", ()):
-        if port["name"] == output and port.get("quant"):
-            return port["quant"]["scale"], port["quant"]["zero_point"]
-    return 1.0, 0.0
-
-
-def _time(program: Program, given: Given, runs: int) -> dict[str, Any] | None:
-    from onefold.dev.measure import timed
-
-    if not runs:
-        return None
-    times = timed(lambda: program(given.arrays), runs, limit=2.0)
-    program.reset()
-    return times.facts()
 
 
 def _save(path: str, given: Given, outs: dict[str, Any]) -> None:
@@ -164,7 +193,7 @@ def _show(facts: dict[str, Any], out: Out) -> None:
     rows = [
         (i["name"], _type(i), i["from"], "; ".join(i["notes"])) for i in facts["inputs"]
     ]
-    out.table(["input", "type", "from", "read as"], rows)
+    out.table(["input", "type", "from", Column("read as", limit=200)], rows)
     if facts["seed"] is not None:
         out.line(f"random inputs from seed {facts['seed']} (--seed)")
     for note in facts["assumed"]:
@@ -184,6 +213,8 @@ def _show(facts: dict[str, Any], out: Out) -> None:
         out.line()
         out.line(f"{seconds(t['median_s'])} a call (median of {t['runs']}, least "
                  f"{seconds(t['min_s'])}, the call from Python included)")  # fmt: skip
+    if facts["emulated"]:
+        out.line("built for another machine and run in its emulator, so no time is shown")
     if facts["saved"]:
         out.line(f"inputs and outputs are in {facts['saved']}")
 

@@ -22,6 +22,12 @@ SHARES = {"f64": 1e-4, "f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}
 
 COARSE = 0.15  # 8-bit floats
 
+BOUNDED = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Tanh", "Erf"})
+"""Operators whose results lie in an interval of their own. Where a sample uses a sliver of it, the
+last bits of the referee's approximation are a large share of the sliver."""
+
+SLIVER = 1e-6  # so results of such operators may be that far apart
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -54,13 +60,16 @@ class Distance:
         return self.worst <= budget.steps or (budget.share > 0 and self.share <= budget.share)
 
 
-def budget_of(kind: dtypes.DType, format: str, precision: str = "f32", step: float = 0.0) -> Budget:
-    """The budget of values of a type; step: scale of a float that was an integer just before."""
+def budget_of(
+    kind: dtypes.DType, format: str, precision: str = "f32", step: float = 0.0, op: str = ""
+) -> Budget:
+    """The budget of values of a type; step: scale of a float that was an integer just before;
+    op: the operator that made them, where they are a layer's."""
     if kind.is_float:
         if step:
             return Budget(steps=step * (1 + 1e-5))
         shares = [SHARES.get(kind.name, COARSE), SHARES.get(precision, 0.0)]
-        return Budget(share=max(shares))
+        return Budget(share=max(shares), steps=SLIVER if op in BOUNDED else 0.0)
     narrow = kind.is_int and kind.bits <= 8
     return Budget(steps=1.0 if format == "onnx" and narrow else 0.0)
 

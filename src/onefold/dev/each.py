@@ -70,7 +70,7 @@ def check_each(
     verdicts = []
     for v in made:
         layer, operators = groups[v.name]
-        budget = budget_of(v.dtype, format, precision)
+        budget = budget_of(v.dtype, format, precision, op=operators[-1])
         distance = measure(outs[id(v)], known[v.name])
         verdicts.append(LayerVerdict(str(layer), operators, v.name, budget, distance,
                                      id(v) in compiled))  # fmt: skip

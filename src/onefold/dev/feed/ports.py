@@ -22,7 +22,7 @@ def ports_of(model: Model, wanted: Wanted) -> dict[str, Port]:
 
     Open dimensions that `wanted` bounds take its upper end (a bucket: the smallest).
     """
-    quants = _quants(model)
+    quants = quants_of(model)
     tied = set(wanted.states.values())
     out = {}
     for d in model.inputs:
@@ -58,12 +58,14 @@ def _size(name: str, wanted: Wanted) -> int | None:
     return given
 
 
-def _quants(model: Model) -> Mapping[str, tuple[float, int]]:
-    """Scale and zero point of quantized inputs, where the format writes them at the inputs."""
+def quants_of(model: Model) -> Mapping[str, tuple[float, int]]:
+    """Scale and zero point of quantized inputs and outputs, where the format writes them there
+    (ONNX does not)."""
     if model.read.format == "onnx":
         return {}
     g = model.graph
-    found = {v.name: getattr(v.type, "quant", None) for v in g.inputs}
+    ports = [*zip(model.inputs, g.inputs, strict=False), *zip(model.outputs, g.outputs, strict=False)]
+    found = {d.name: getattr(v.type, "quant", None) for d, v in ports}
     return {n: (q.scale[0], q.zero_point[0]) for n, q in found.items() if q is not None}
 
 
