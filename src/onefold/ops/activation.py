@@ -247,7 +247,7 @@ class PRelu(Same):
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
-        x, slope = n.arg(0), n.arg(1)
+        x, slope = n.tensor(0), n.tensor(1)
         if n.opset < 7 and len(slope.shape) == 1 and slope.shape[0] != 1:
             slope = trailing_ones(b, slope, len(x.shape) - 2)
         return b.ops(cls(), x, slope, name=n.output_names)

@@ -160,7 +160,7 @@ def aligned(n: OnnxNode, b: Builder) -> list[Value | None]:
     xs = list(n.inputs)
     if n.opset >= 7 or len(xs) != 2 or not n.attr("broadcast", 0) or "axis" not in n.attrs:
         return xs
-    x, y = n.arg(0), n.arg(1)
+    x, y = n.tensor(0), n.tensor(1)
     rank, axis = len(x.shape), int(n.attr("axis"))
     count = rank - (axis + rank if axis < 0 else axis) - len(y.shape)
     if not 0 <= count <= rank:
@@ -462,6 +462,6 @@ class Clip(Op):
         xs: list[Value | None] = list(n.inputs)
         if n.opset < 11:
             bounds = [n.attr("min"), n.attr("max")]
-            kind = n.arg(0).dtype
-            xs = [n.arg(0), *(None if v is None else b.const(v, kind) for v in bounds)]
+            kind = n.tensor(0).dtype
+            xs = [n.tensor(0), *(None if v is None else b.const(v, kind) for v in bounds)]
         return b.ops(cls(), *xs, name=n.output_names)

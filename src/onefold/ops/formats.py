@@ -83,6 +83,15 @@ class OnnxNode:
             raise Refusal(f"{self.op_type} needs its input {i}")
         return v
 
+    def tensor(self, i: int) -> Value:
+        """Input i, a tensor. Raises Refusal."""
+        v = self.arg(i)
+        if not isinstance(v.type, TensorType):
+            from onefold.ops.base import Refusal
+
+            raise Refusal(f"input {i} is a {v.type}, and {self.op_type} takes tensors")
+        return v
+
     def wants(self, i: int) -> bool:
         """True where output i is asked for."""
         return i < len(self.output_names) and bool(self.output_names[i])

@@ -59,7 +59,8 @@ def normal(position: Array, stream: int, seed: int) -> Array:
     """Float64 numbers of mean 0 and variance 1 (Box and Muller)."""
     r = philox(position, stream, seed)
     u, v = 1 - _unit(r[0], r[1]), _unit(r[2], r[3])
-    return np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * v)
+    out: Array = np.sqrt(-2 * np.log(u)) * np.cos(2 * np.pi * v)
+    return out
 
 
 def seed_of(n: OnnxNode) -> int:

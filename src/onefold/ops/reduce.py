@@ -103,7 +103,7 @@ class Reduction(Op):
         axes = axes_of(n)
         if axes is None and n.attr("noop_with_empty_axes", 0):
             axes = ()
-        return b.ops(cls(axes, bool(n.attr("keepdims", 1))), n.arg(0), name=n.output_names)
+        return b.ops(cls(axes, bool(n.attr("keepdims", 1))), n.tensor(0), name=n.output_names)
 
 
 def _placed(index: Sequence[Dim], axes: Sequence[int], r: Sequence[Dim]) -> list[Dim]:

@@ -180,11 +180,11 @@ for (ix o = 0; o < {outer}; o++) {{
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
-        axis = known(n.arg(1), "axis")
+        axis = known(n.tensor(1), "axis")
         if len(axis) != 1:
             raise Refusal(f"its axis is {axis}, not one number")
         op = cls(axis[0], bool(n.attr("exclusive", 0)), bool(n.attr("reverse", 0)))
-        return b.ops(op, n.arg(0), name=n.output_names)
+        return b.ops(op, n.tensor(0), name=n.output_names)
 
 
 RUN_CASES: tuple[Case, ...] = (

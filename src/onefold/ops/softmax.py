@@ -88,12 +88,12 @@ class Exponential(Op):
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
         if n.opset >= 13:
-            return b.ops(cls(int(n.attr("axis", -1)), 1), n.arg(0), name=n.output_names)
-        rank = len(n.arg(0).shape)
+            return b.ops(cls(int(n.attr("axis", -1)), 1), n.tensor(0), name=n.output_names)
+        rank = len(n.tensor(0).shape)
         axis = int(n.attr("axis", 1))
         a = rank if axis == rank else axis_of(axis, rank)
         op = cls(min(a, max(rank - 1, 0)), rank - a)
-        return b.ops(op, n.arg(0), name=n.output_names)
+        return b.ops(op, n.tensor(0), name=n.output_names)
 
 
 ROWS: tuple[Case, ...] = (

@@ -19,14 +19,14 @@ from onefold.ops.random import dropout_mask
 @rule("CastLike")
 def cast_like(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Cast to the element type of the second input."""
-    op = Cast(n.arg(1).dtype, bool(n.attr("saturate", 1)), str(n.attr("round_mode", "up")))
-    return b.ops(op, n.arg(0), name=n.output_names)
+    op = Cast(n.tensor(1).dtype, bool(n.attr("saturate", 1)), str(n.attr("round_mode", "up")))
+    return b.ops(op, n.tensor(0), name=n.output_names)
 
 
 @rule("SwiGLU")
 def swiglu(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Swish(a) * b, of equal shapes."""
-    x, y = n.arg(0), n.arg(1)
+    x, y = n.tensor(0), n.tensor(1)
     if len(x.shape) != len(y.shape):
         raise Refusal(f"the gate is {x.tensor} and the value {y.tensor}, not of one shape")
     gate = b.op(Swish(float(n.attr("alpha", 1.0))), x)
@@ -36,7 +36,7 @@ def swiglu(n: OnnxNode, b: Builder) -> Sequence[Value]:
 @rule("ai.onnx.ml:Binarizer")
 def binarizer(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """1 above the threshold, else 0, of the input's type."""
-    x = n.arg(0)
+    x = n.tensor(0)
     above = b.op(Greater(), x, b.const(n.attr("threshold", 0.0), x.dtype))
     return b.ops(Cast(x.dtype), above, name=n.output_names)
 
@@ -48,7 +48,7 @@ def dropout(n: OnnxNode, b: Builder) -> Sequence[Value]:
     Before opset 12 dropout only trains where `is_test` (up to 6) is 0 and a mask is wanted: models
     for inference are exported with is_test left out as well, so they are taken as inference.
     """
-    x = n.arg(0)
+    x = n.tensor(0)
     ratio = n.attr("ratio", 0.5) if n.opset < 12 else _number(n, 1, 0.5)
     training = bool(_number(n, 2, 0)) if n.opset >= 12 else False
     mask_type = x.dtype if n.opset < 10 else dtypes.b1
@@ -75,17 +75,17 @@ def _number(n: OnnxNode, i: int, default: float) -> float:
 @rule("com.microsoft:FastGelu")
 def fast_gelu(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Gelu by tanh of x plus an optional bias."""
-    x, bias = n.arg(0), n.input(1)
+    x, bias = n.tensor(0), n.input(1)
     return b.ops(Gelu("tanh"), x if bias is None else b.op(Add(), x, bias), name=n.output_names)
 
 
 @rule("com.microsoft:BiasGelu")
 def bias_gelu(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Gelu of a + b."""
-    return b.ops(Gelu(), b.op(Add(), n.arg(0), n.arg(1)), name=n.output_names)
+    return b.ops(Gelu(), b.op(Add(), n.tensor(0), n.tensor(1)), name=n.output_names)
 
 
 @rule("com.microsoft:QuickGelu")
 def quick_gelu(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """x sigmoid(alpha x)."""
-    return b.ops(Swish(float(n.attr("alpha", 1.702))), n.arg(0), name=n.output_names)
+    return b.ops(Swish(float(n.attr("alpha", 1.702))), n.tensor(0), name=n.output_names)

@@ -30,13 +30,13 @@ def batch_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     Statistics are given, or taken from x in training mode: `training_mode` from opset 14 on,
     before that wherever more than one output is wanted and `is_test` is not set.
     """
-    x = n.arg(0)
+    x = n.tensor(0)
     kind = x.dtype.compute
     if len(x.shape) < 2 and n.attr("spatial", 1):
         x_rank = 2
     else:
         x_rank = len(x.shape)
-    scale, bias, mean, var = (wide(b, n.arg(i), kind) for i in range(1, 5))
+    scale, bias, mean, var = (wide(b, n.tensor(i), kind) for i in range(1, 5))
     training = bool(n.attr("training_mode", 0)) if n.opset >= 14 else (
         any(n.wants(i) for i in range(1, 5)) and not n.attr("is_test", 0))  # fmt: skip
     extra: list[Value] = []
@@ -71,7 +71,7 @@ def _running(
     for i, (before, now) in enumerate(zip(old, new, strict=True)):
         kept = b.op(Mul(), before, b.const(momentum, kind))
         mixed = b.op(Add(), kept, b.op(Mul(), now, b.const(1 - momentum, kind)))
-        out.append(wide(b, mixed, n.arg(3 + i).dtype))
+        out.append(wide(b, mixed, n.tensor(3 + i).dtype))
     if n.opset < 14:  # the two outputs behind are the statistics of this batch
         out += list(new)
     return out
@@ -81,7 +81,7 @@ def _running(
 def instance_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Every channel of every image normalised by its own mean and variance."""
     op = GroupNormalization(0, float(n.attr("epsilon", 1e-5)))
-    return b.ops(op, n.arg(0), n.arg(1), n.arg(2), name=n.output_names)
+    return b.ops(op, n.tensor(0), n.tensor(1), n.tensor(2), name=n.output_names)
 
 
 @rule("GroupNormalization")
@@ -91,7 +91,7 @@ def group_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     if groups < 1:
         raise Refusal(f"num_groups is {groups}")
     op = GroupNormalization(groups, float(n.attr("epsilon", 1e-5)), n.opset < 21)
-    return b.ops(op, n.arg(0), n.arg(1), n.arg(2), name=n.output_names)
+    return b.ops(op, n.tensor(0), n.tensor(1), n.tensor(2), name=n.output_names)
 
 
 def _fits(v: Value | None, shape: dims.Shape) -> bool:
@@ -101,21 +101,21 @@ def _fits(v: Value | None, shape: dims.Shape) -> bool:
 @rule("LayerNormalization")
 def layer_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Rows from `axis` on; a scale or bias that has to be broadcast is applied afterwards."""
-    x = n.arg(0)
+    x = n.tensor(0)
     axis = axis_of(int(n.attr("axis", -1)), len(x.shape))
     stats = n.wants(1) or n.wants(2)
     kind = dtypes.f64 if x.dtype is dtypes.f64 and n.attr("stash_type", 1) == 11 else dtypes.f32
     op = LayerNormalization(axis, float(n.attr("epsilon", 1e-5)), stats, kind)
-    return _affine(n, b, op, [n.arg(1), n.input(2)], axis)
+    return _affine(n, b, op, [n.tensor(1), n.input(2)], axis)
 
 
 @rule("RMSNormalization", "SimplifiedLayerNormalization",
       "com.microsoft:SimplifiedLayerNormalization")  # fmt: skip
 def rms_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Rows from `axis` on divided by their root mean square."""
-    axis = axis_of(int(n.attr("axis", -1)), len(n.arg(0).shape))
+    axis = axis_of(int(n.attr("axis", -1)), len(n.tensor(0).shape))
     op = RMSNormalization(axis, float(n.attr("epsilon", 1e-5)), n.wants(1))
-    return _affine(n, b, op, [n.arg(1)], axis)
+    return _affine(n, b, op, [n.tensor(1)], axis)
 
 
 def _affine(
@@ -125,7 +125,7 @@ def _affine(
     parameters: Sequence[Value | None],
     axis: int,
 ) -> list[Value]:
-    x = n.arg(0)
+    x = n.tensor(0)
     kinds = {p.dtype for p in parameters if p is not None}
     if all(_fits(p, x.shape[axis:]) for p in parameters) and kinds <= {x.dtype}:
         return b.ops(op, x, *parameters, name=n.output_names)
@@ -143,7 +143,7 @@ def _affine(
 @rule("LpNormalization")
 def lp_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """x / norm along an axis; 0 where the norm is 0."""
-    x, p = n.arg(0), int(n.attr("p", 2))
+    x, p = n.tensor(0), int(n.attr("p", 2))
     axis = (int(n.attr("axis", -1)),)
     if p not in (1, 2):
         raise Refusal(f"p is {p}, neither 1 nor 2")
@@ -156,7 +156,7 @@ def lp_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
 @rule("MeanVarianceNormalization")
 def mean_variance_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """(x - mean) / (standard deviation + 1e-9) over `axes`."""
-    x = n.arg(0)
+    x = n.tensor(0)
     across = n.opset < 9 and n.attr("across_channels", 0)
     default = (0, 1, 2, 3) if across else (0, 2, 3)
     axes = tuple(int(a) for a in n.attr("axes", default))

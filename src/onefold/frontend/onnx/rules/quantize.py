@@ -25,21 +25,21 @@ from onefold.ops.unary import Round
 
 def dequantized(b: Builder, n: OnnxNode, first: int, axis: int = 1) -> Value:
     """Inputs first..first + 2 (tensor, scale, zero point) as a float tensor."""
-    return b.op(DequantizeLinear(axis), n.arg(first), n.arg(first + 1), n.input(first + 2))
+    return b.op(DequantizeLinear(axis), n.tensor(first), n.tensor(first + 1), n.input(first + 2))
 
 
 def quantized(b: Builder, n: OnnxNode, y: Value, first: int) -> list[Value]:
     """y by the scale and zero point of inputs first and first + 1; of the type of input 0 where
     there is no zero point."""
     zero = n.input(first + 1)
-    to = n.arg(0).dtype if zero is None else zero.dtype
-    return b.ops(QuantizeLinear(to=to), y, n.arg(first), zero, name=n.output_names)
+    to = n.tensor(0).dtype if zero is None else zero.dtype
+    return b.ops(QuantizeLinear(to=to), y, n.tensor(first), zero, name=n.output_names)
 
 
 @rule("DynamicQuantizeLinear")
 def dynamic_quantize_linear(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """uint8 over the range of the data, which is made to hold 0; a tensor of zeros has scale 1."""
-    x = n.arg(0)
+    x = n.tensor(0)
     zero, one = b.const(0, x.dtype), b.const(1, x.dtype)
     low = b.op(Min(), b.op(ReduceMin(None, False), x), zero)
     high = b.op(Max(), b.op(ReduceMax(None, False), x), zero)
@@ -89,7 +89,7 @@ def qlinear_leaky_relu(n: OnnxNode, b: Builder) -> Sequence[Value]:
 @rule("com.microsoft:QLinearSoftmax")
 def qlinear_softmax(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Softmax over an axis, or over all axes from it on where `opset` is below 13."""
-    rank = len(n.arg(0).shape)
+    rank = len(n.tensor(0).shape)
     axis = axis_of(int(n.attr("axis", -1)), rank)
     op = Softmax(axis, 1 if int(n.attr("opset", 13)) >= 13 else rank - axis)
     return _one(n, b, lambda x: b.op(op, x))

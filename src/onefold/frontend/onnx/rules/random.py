@@ -28,21 +28,21 @@ def _draw(n: OnnxNode, b: Builder, like: Value | None, low: float, high: float) 
 @rule("RandomUniform", "RandomUniformLike")
 def random_uniform(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Numbers in [low, high)."""
-    like = n.arg(0) if n.op_type.endswith("Like") else None
+    like = n.tensor(0) if n.op_type.endswith("Like") else None
     return _draw(n, b, like, float(n.attr("low", 0.0)), float(n.attr("high", 1.0)))
 
 
 @rule("RandomNormal", "RandomNormalLike")
 def random_normal(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Numbers of a mean and a standard deviation (`scale`)."""
-    like = n.arg(0) if n.op_type.endswith("Like") else None
+    like = n.tensor(0) if n.op_type.endswith("Like") else None
     return _draw(n, b, like, float(n.attr("mean", 0.0)), float(n.attr("scale", 1.0)))
 
 
 @rule("Bernoulli")
 def bernoulli(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """1 with the probability that the input holds."""
-    x = n.arg(0)
+    x = n.tensor(0)
     r = b.op(RandomUniform(None, x.dtype, seed=seed_of(n)), x, stream_of(n, b))
     return b.ops(Cast(n.dtype("dtype") or x.dtype), b.op(Less(), r, x), name=n.output_names)
 
@@ -51,4 +51,4 @@ def bernoulli(n: OnnxNode, b: Builder) -> Sequence[Value]:
 def multinomial(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Classes drawn from log-probabilities."""
     op = Multinomial(int(n.attr("sample_size", 1)), n.dtype("dtype") or dtypes.i32, seed_of(n))
-    return b.ops(op, n.arg(0), stream_of(n, b), name=n.output_names)
+    return b.ops(op, n.tensor(0), stream_of(n, b), name=n.output_names)

@@ -19,12 +19,12 @@ from onefold.ops.unary import Sqrt
 @rule("SoftmaxCrossEntropyLoss")
 def softmax_cross_entropy_loss(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """NegativeLogLikelihoodLoss of LogSoftmax over the classes, which is the second output."""
-    scores = n.arg(0)
+    scores = n.tensor(0)
     if len(scores.shape) < 2:
         raise Refusal(f"scores {scores.tensor} have no axis of classes")
     logs = b.op(LogSoftmax(1), scores, name=n.output_names[1:2])
     op = NegativeLogLikelihoodLoss(**n.fields(NegativeLogLikelihoodLoss))
-    return [b.op(op, logs, n.arg(1), n.input(2), name=n.output_names[0]), logs]
+    return [b.op(op, logs, n.tensor(1), n.input(2), name=n.output_names[0]), logs]
 
 
 class _Sums:
@@ -70,7 +70,7 @@ def _steps(n: OnnxNode, b: Builder, slots: int, step: Step) -> list[Value]:
         raise Refusal(f"{len(n.inputs)} inputs are not groups of tensors, gradients and states")
     results = []
     for i in range(count):
-        x, gradient, *state = (n.arg(2 + i + count * g) for g in range(groups))
+        x, gradient, *state = (n.tensor(2 + i + count * g) for g in range(groups))
         results.append(step(_Sums(b, x), x, gradient, state))
     return [r[k] for k in range(slots + 1) for r in results]
 
@@ -78,7 +78,7 @@ def _steps(n: OnnxNode, b: Builder, slots: int, step: Step) -> list[Value]:
 @rule("ai.onnx.preview.training:Adagrad")
 def adagrad(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Gradients scaled by the root of the sum of their squares so far."""
-    rate, turn = n.arg(0), n.arg(1)
+    rate, turn = n.tensor(0), n.tensor(1)
 
     def step(s: _Sums, x: Value, gradient: Value, state: Sequence[Value]) -> list[Value]:
         r = s.div(rate, s.add(1.0, s.mul(turn, float(n.attr("decay_factor", 0.0)))))
@@ -93,7 +93,7 @@ def adagrad(n: OnnxNode, b: Builder) -> Sequence[Value]:
 @rule("ai.onnx.preview.training:Adam")
 def adam(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Running means of the gradient and its square, corrected for their start at 0."""
-    rate, turn = n.arg(0), n.arg(1)
+    rate, turn = n.tensor(0), n.tensor(1)
     alpha, beta = float(n.attr("alpha", 0.9)), float(n.attr("beta", 0.999))
 
     def step(s: _Sums, x: Value, gradient: Value, state: Sequence[Value]) -> list[Value]:
@@ -114,7 +114,7 @@ def adam(n: OnnxNode, b: Builder) -> Sequence[Value]:
 @rule("ai.onnx.preview.training:Momentum")
 def momentum(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Stochastic gradient descent with (Nesterov's) momentum."""
-    rate, turn = n.arg(0), n.arg(1)
+    rate, turn = n.tensor(0), n.tensor(1)
     alpha, beta = float(n.attr("alpha", 0.0)), float(n.attr("beta", 0.0))
     mode = n.attr("mode", "standard")
     if mode not in ("standard", "nesterov"):

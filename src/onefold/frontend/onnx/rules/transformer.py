@@ -34,10 +34,10 @@ def _outputs(n: OnnxNode, results: Sequence[Value], total: Value) -> list[Value]
 @rule("com.microsoft:SkipLayerNormalization")
 def skip_layer_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """LayerNormalization of x + skip + bias; the sum itself is the fourth output."""
-    total = _sum(b, n.arg(0), n.arg(1), n.input(4))
+    total = _sum(b, n.tensor(0), n.tensor(1), n.input(4))
     stats = n.wants(1) or n.wants(2)
     op = LayerNormalization(-1, float(n.attr("epsilon", 1e-5)), stats)
-    return _outputs(n, b.ops(op, total, n.arg(2), n.input(3), name=n.output_names[0]), total)
+    return _outputs(n, b.ops(op, total, n.tensor(2), n.input(3), name=n.output_names[0]), total)
 
 
 @rule("com.microsoft:SkipSimplifiedLayerNormalization")
@@ -45,9 +45,9 @@ def skip_simplified_layer_normalization(n: OnnxNode, b: Builder) -> Sequence[Val
     """RMSNormalization of x + skip + bias; the sum itself is the fourth output."""
     if n.wants(1):
         raise Refusal("it has no mean to return")
-    total = _sum(b, n.arg(0), n.arg(1), n.input(3))
+    total = _sum(b, n.tensor(0), n.tensor(1), n.input(3))
     op = RMSNormalization(-1, float(n.attr("epsilon", 1e-5)), n.wants(2))
-    return _outputs(n, b.ops(op, total, n.arg(2), name=n.output_names[0]), total)
+    return _outputs(n, b.ops(op, total, n.tensor(2), name=n.output_names[0]), total)
 
 
 @rule("com.microsoft:EmbedLayerNormalization")
@@ -56,10 +56,10 @@ def embed_layer_normalization(n: OnnxNode, b: Builder) -> Sequence[Value]:
 
     The second output counts the mask's ones per row, zeros without a mask.
     """
-    ids, segments = n.arg(0), n.input(1)
-    total = b.op(EmbeddingSum(), ids, n.arg(2), n.arg(3), n.input(8), segments, n.input(4))
+    ids, segments = n.tensor(0), n.input(1)
+    total = b.op(EmbeddingSum(), ids, n.tensor(2), n.tensor(3), n.input(8), segments, n.input(4))
     op = LayerNormalization(-1, float(n.attr("epsilon", 1e-12)))
-    out = [b.op(op, total, n.arg(5), n.arg(6), name=n.output_names[0])]
+    out = [b.op(op, total, n.tensor(5), n.tensor(6), name=n.output_names[0])]
     if n.wants(1) or n.wants(2):
         mask = n.input(7)
         source = mask if mask is not None else ids
