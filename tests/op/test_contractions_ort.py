@@ -1,4 +1,4 @@
-"""Contractions, recurrent cells and attention against ONNX Runtime, where ONNX's own cases are few."""
+"""Contractions, recurrent cells and attention against ONNX Runtime: more than ONNX's own cases."""
 
 from __future__ import annotations
 

@@ -143,7 +143,8 @@ def test_qlinear_conv(per_channel: bool) -> None:
     node = helper.make_node("QLinearConv", ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"],
                             ["y"], group=2, strides=[2, 1], auto_pad="SAME_LOWER")  # fmt: skip
     shape = (2, 4, 9, 8)
-    model = model_of([node], [vi("x", TensorProto.UINT8, shape)], vi("y", TensorProto.UINT8, None), c)
+    kind = TensorProto.UINT8
+    model = model_of([node], [vi("x", kind, shape)], vi("y", kind, None), c)
     x = RNG.integers(0, 256, shape).astype(np.uint8)
     (want,) = session(model).run(None, {"x": x})
     (got,) = run_graph(graph_of(model), [x])

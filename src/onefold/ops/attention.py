@@ -29,16 +29,17 @@ def same_dims(n: Node, what: str, *pairs: tuple[Dim, Dim]) -> None:
 
 @operator
 class Attention(Op):
-    """softmax(cap(scale * q k^T) + mask) v, for q [B, H, S, E], k [B, G, T, E], v [B, G, T, F], where
-    H is a multiple of G and query head h reads key head h // (H / G).
+    """softmax(cap(scale * q k^T) + mask) v, for q [B, H, S, E], k [B, G, T, E], v [B, G, T, F],
+    where H is a multiple of G and query head h reads key head h // (H / G).
 
     mask: bool (true may be seen) or float (added), broadcast to [B, H, S, M] from the right; keys
     from M <= T on are hidden. lengths [B]: keys from there on are hidden. sink [H]: the logit of
     one more key without a value. The query i stands at position i + offset of the keys, with
-    from_end at i + lengths[b] - S (no less than i where padded is set); causal hides later keys, left and right (-1: without bound)
-    those further away. softcap: cap(x) = softcap * tanh(x / softcap), 0 for none. A query that
-    sees nothing gives zeros. scores >= 0 asks for a second result [B, H, S, T]: the scaled product
-    (0), capped (1), masked (2), or the probabilities (3).
+    from_end at i + lengths[b] - S (no less than i where padded is set); causal hides later keys,
+    left and right (-1: without bound) those further away. softcap: cap(x) = softcap *
+    tanh(x / softcap), 0 for none. A query that sees nothing gives zeros. scores >= 0 asks for a
+    second result [B, H, S, T]: the scaled product (0), capped (1), masked (2), or the
+    probabilities (3).
     """
 
     scale: float = 1.0
@@ -111,7 +112,8 @@ class Attention(Op):
     # -- reference -------------------------------------------------------------------------------
 
     def ref(self, n: Node, *inputs: Any) -> Any:
-        q, k, v, mask, lengths, sink = (*inputs, *[None] * (6 - len(inputs)))
+        given: list[Any] = [*inputs, *[None] * 6]
+        q, k, v, mask, lengths, sink = given[:6]
         kind = q.dtype
         repeat = q.shape[1] // k.shape[1]
         qs, ks, vs = (a.astype(np.float64) for a in (q, k, v))
@@ -131,8 +133,9 @@ class Attention(Op):
                 total = total + np.exp(sink.astype(np.float64).reshape(-1, 1, 1) - top)
             p = np.where(hidden.all(-1, keepdims=True), 0, weight / np.where(total == 0, 1, total))
             y = np.einsum("bhst,bhtf->bhsf", p, np.where(np.isfinite(vs), vs, 0))
-        out = (raw, capped, biased, p)
-        return (y.astype(kind), out[self.scores].astype(kind)) if self.scores >= 0 else y.astype(kind)
+        if self.scores < 0:
+            return y.astype(kind)
+        return y.astype(kind), (raw, capped, biased, p)[self.scores].astype(kind)
 
     def _bias(self, shape: tuple[int, ...], mask: Any, lengths: Any) -> Array:
         b, _, s, t = shape
@@ -221,7 +224,8 @@ class Attention(Op):
         load = from_storage(f"x3[m + {j}]", m.dtype)
         if m.dtype is dtypes.b1:
             return lines, f"{known} && {load}", ""
-        return lines, f"{known} && {load} != {literal(-np.inf, m.dtype.compute)}", f"({c.ctype}){load}"
+        seen = f"{known} && {load} != {literal(-np.inf, m.dtype.compute)}"
+        return lines, seen, f"({c.ctype}){load}"
 
     def _row(self, k: Lowering, T: str, E: str, c: dtypes.DType) -> list[str]:
         """p[j]: the logit of every key that is seen; top, their maximum; any."""
@@ -261,6 +265,7 @@ class Attention(Op):
         """From logits to probabilities and the sum of values."""
         zero, least = literal(0, c), literal(-np.inf, c)
         total = zero
+        add = f"of_add_scaled_{k.x(2).dtype.name}"
         lines: list[str] = []
         if k.has(5):
             sink = f"({c.ctype}){from_storage('x5[h]', k.x(5).dtype)}"
@@ -277,7 +282,7 @@ class Attention(Op):
             "if (any) {",
             "  for (ix j = lo; j < hi; j++) {",
             f"    if (p[j] != {zero})",
-            f"      of_add_scaled_{k.x(2).dtype.name}(acc, p[j] * share, x2 + (kv + j) * {F}, {F});",
+            f"      {add}(acc, p[j] * share, x2 + (kv + j) * {F}, {F});",
             "  }",
             "}",
             f"for (ix f = 0; f < {F}; f++) {k.store(0, f'q * {F} + f', 'acc[f]')}",
@@ -343,7 +348,7 @@ class RotaryEmbedding(Op):
         c, s = cos.astype(np.float64), sin.astype(np.float64)
         if at is not None:
             if at.size == 1 and y.shape[0] * y.shape[2] != 1:
-                at = np.broadcast_to(at.reshape(()) + np.arange(y.shape[2]), (y.shape[0], y.shape[2]))
+                at = np.tile(at.reshape(()) + np.arange(y.shape[2]), (y.shape[0], 1))
             c, s = c[at], s[at]
         c, s = c[:, None], s[:, None]
         half = c.shape[-1]

@@ -230,7 +230,8 @@ class LinearAttention(Op):
         for i, name in ((4, "gated"), (5, "delta")):
             if name in self.update_rule and n.input(i) is None:
                 raise Refusal(f"the rule {self.update_rule} needs input {i}")
-        same_dims(n, "batches or tokens", *((t.shape[a], q.shape[a]) for t in (k, v) for a in (0, 1)))
+        for t in (k, v):
+            same_dims(n, "batches or tokens", *zip(t.shape[:2], q.shape[:2], strict=True))
         state = (q.shape[0], self.kv_num_heads, d, f)
         past = n.input(3)
         if past is not None:
@@ -239,9 +240,9 @@ class LinearAttention(Op):
             same_dims(n, "states", *zip(past.shape, state, strict=True))
         g = self.kv_num_heads
         for i, widths in ((4, (g, g * d)), (5, (1, g))):
-            t = n.input(i)
-            if t is not None and (len(t.shape) != 3 or t.shape[2] not in widths):
-                raise Refusal(f"LinearAttention has input {i} of shape {list(t.shape)}")
+            w = n.input(i)
+            if w is not None and (len(w.shape) != 3 or w.shape[2] not in widths):
+                raise Refusal(f"LinearAttention has input {i} of shape {list(w.shape)}")
         kind = q.dtype if past is None else past.dtype
         return [TensorType((q.shape[0], q.shape[1], self.q_num_heads * f), q.dtype),
                 TensorType(state, kind)]  # fmt: skip
@@ -250,11 +251,13 @@ class LinearAttention(Op):
         return self.scale if self.scale else float(d**-0.5)
 
     def ref(self, n: Node, *inputs: Any) -> Any:
-        q, k, v, past, decay, beta = (*inputs, *[None] * (6 - len(inputs)))
+        given: list[Any] = [*inputs, *[None] * 6]
+        q, k, v, past, decay, beta = given[:6]
         d, f = self.head_sizes(n)
         h, g = self.q_num_heads, self.kv_num_heads
         b, t = q.shape[:2]
-        qs, ks, vs = (a.astype(np.float64).reshape(b, t, -1, s) for a, s in ((q, d), (k, d), (v, f)))
+        sized = ((q, d), (k, d), (v, f))
+        qs, ks, vs = (a.astype(np.float64).reshape(b, t, -1, size) for a, size in sized)
         state = np.zeros((b, g, d, f)) if past is None else past.astype(np.float64)
         y = np.zeros((b, t, h, f))
         for i in range(t):
@@ -274,11 +277,12 @@ class LinearAttention(Op):
         h, g = self.q_num_heads, self.kv_num_heads
         c = k.x(0).dtype.compute
         b, t = k.dim(k.x(0).shape[0]), k.dim(k.x(0).shape[1])
+        first = k.load(3, "at + i") if k.has(3) else "0"
         lines = [
             f"{c.ctype} *const S = ({c.ctype} *)s, *const u = S + {d * f};",
             f"for (ix b = 0; b < {b}; b++) for (ix g = 0; g < {g}; g++) {{",
             f"  const ix at = (b * {g} + g) * {d * f};",
-            f"  for (ix i = 0; i < {d * f}; i++) S[i] = {k.load(3, 'at + i') if k.has(3) else '0'};",
+            f"  for (ix i = 0; i < {d * f}; i++) S[i] = {first};",
             f"  for (ix t = 0; t < {t}; t++) {{",
             f"    const ix row = b * {t} + t;",
         ]
@@ -291,7 +295,8 @@ class LinearAttention(Op):
                 f"      for (ix j = 0; j < {f}; j++) S[i * {f} + j] *= a;",
                 "    }",
             ]
-        key, value = k.load(1, f"row * {g * d} + g * {d} + i"), k.load(2, f"row * {g * f} + g * {f} + j")
+        key = k.load(1, f"row * {g * d} + g * {d} + i")
+        value = k.load(2, f"row * {g * f} + g * {f} + j")
         lines.append(f"    for (ix j = 0; j < {f}; j++) u[j] = {value};")
         if "delta" in self.update_rule:
             at = "row" if k.x(5).shape[2] == 1 else f"row * {g} + g"

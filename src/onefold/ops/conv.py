@@ -60,7 +60,7 @@ class Convolution(Op):
     def result_shape(self, x: Dims, w: Dims) -> Dims:
         """[N, M, *out]. Raises Refusal for shapes that do not fit."""
         if len(x) < 3 or len(w) != len(x):
-            raise Refusal(f"{self.name} of ranks {len(x)} and {len(w)}; equal ranks from 3 are needed")
+            raise Refusal(f"{self.name} of ranks {len(x)} and {len(w)}; equal ones >= 3 are needed")
         g = self.group
         if g < 1:
             raise Refusal(f"{self.name} has group {g}")
@@ -108,7 +108,7 @@ class Convolution(Op):
         window = int(np.prod(w.shape[2:]))
         p = p.reshape(n, g, c // g, int(np.prod(out)), window)
         v = wide(w).reshape(g, w.shape[0] // g, c // g, window)
-        y = np.einsum("ngcok,gmck->ngmo", p, v, optimize=True)
+        y: Array = np.einsum("ngcok,gmck->ngmo", p, v, optimize=True)
         return y.reshape(n, w.shape[0], *out)
 
     def macs(self, n: Node) -> int:
@@ -202,7 +202,8 @@ class ConvInteger(Convolution):
     cases: ClassVar = (
         Case((((1, 3, 7, 6), "u8"), ((4, 3, 3, 3), "i8"), np.array(7, np.uint8)),
              {"pads": (1, 1, 1, 1)}),
-        Case((((1, 4, 5), "i8"), ((2, 2, 3), "i8"), None, np.array([1, -2], np.int8)), {"group": 2}),
+        Case((((1, 4, 5), "i8"), ((2, 2, 3), "i8"), None, np.array([1, -2], np.int8)),
+             {"group": 2}),
         Case((((1, 2, 5, 5), "u8"), ((3, 2, 2, 2), "u8")), {"strides": (2, 2)}),
     )  # fmt: skip
 
@@ -266,7 +267,8 @@ def check_zero(n: Node, i: int, kind: DType, channels: Dim | None) -> None:
         raise Refusal(f"{n.op.name} has a zero point of {v.dtype} for data of {kind}")
     if v.tensor.size == 1:
         return
-    if channels is None or len(v.shape) != 1 or (isinstance(channels, int) and v.shape[0] != channels):
+    fits = not isinstance(channels, int) or v.shape[:1] == (channels,)
+    if channels is None or len(v.shape) != 1 or not fits:
         raise Refusal(f"{n.op.name} has zero points of shape {list(v.shape)}")
 
 
@@ -319,8 +321,9 @@ class ConvTranspose(Op):
         if x.dtype is not w.dtype:
             raise Refusal(f"ConvTranspose of {x.dtype} with weights of {w.dtype}")
         c, g = x.shape[1], self.group
-        if g < 1 or (isinstance(c, int) and (c % g or (isinstance(w.shape[0], int) and c != w.shape[0]))):
-            raise Refusal(f"ConvTranspose of {c} channels in {g} groups with weights for {w.shape[0]}")
+        known = isinstance(c, int) and isinstance(w.shape[0], int)
+        if g < 1 or (isinstance(c, int) and c % g) or (known and c != w.shape[0]):
+            raise Refusal(f"{c} channels in {g} groups with weights for {w.shape[0]} of them")
         m = dims.mul(w.shape[1], g)
         check_bias(n, 2, m, x.dtype)
         return [TensorType((x.shape[0], m, *self.outs(x.shape, w.shape)), x.dtype)]

@@ -35,7 +35,8 @@ def matmul_shape(a: Dims, b: Dims, what: str = "MatMul") -> Dims:
 
 
 def product_of(a: Dims, b: Dims, x: Element, w: Element, index: Sequence[Dim]) -> Scalar:
-    """sum over k of x(..., row, k) * w(..., k, column) at an index of the product of shapes a, b."""
+    """sum over k of x(..., row, k) * w(..., k, column), index being that of the product of shapes
+    a and b."""
     at = list(index)
     column = [at.pop()] if len(b) > 1 else []
     row = [at.pop()] if len(a) > 1 else []
@@ -101,10 +102,11 @@ class MatMulInteger(Product):
     onnx: ClassVar = ("MatMulInteger",)
     exact: ClassVar = True
     cases: ClassVar = (
-        Case((((5, 7), "u8"), ((7, 3), "i8"), np.array(3, np.uint8), np.array([1, -2, 3], np.int8))),
+        Case((((5, 7), "u8"), ((7, 3), "i8"), np.array(3, np.uint8),
+              np.array([1, -2, 3], np.int8))),
         Case((((2, 5, 7), "i8"), ((7, 3), "i8"), np.array([1, 2, 3, 4, 5], np.int8))),
         Case((((4,), "u8"), ((4, 2), "u8"), None, np.array([9], np.uint8))),
-    )
+    )  # fmt: skip
 
     def infer(self, n: Node) -> Sequence[TensorType]:
         check_bytes(n, (0, 1))
@@ -149,7 +151,7 @@ def check_per(n: Node, i: int, of: int) -> None:
         own = (*x.shape[:-1], 1) if of == 0 else (*x.shape[:-2], 1, x.shape[-1])
         if all(p == 1 or p == q for p, q in zip(v.shape, own, strict=True)):
             return
-    raise Refusal(f"{n.op.name} has zero points or scales of shape {list(v.shape)} for {list(x.shape)}")
+    raise Refusal(f"{n.op.name} has zero points {list(v.shape)} for data {list(x.shape)}")
 
 
 def per_side(t: scalar.TensorExpr, index: Sequence[Dim], rows: bool) -> Scalar:

@@ -81,7 +81,8 @@ class MatMulNBits(Op):
         return values.reshape(self.N, -1)[:, :count]
 
     def ref(self, n: Node, *inputs: Any) -> Any:
-        x, q, scale, zero, groups, bias = (*inputs, *[None] * (6 - len(inputs)))
+        given: list[Any] = [*inputs, *[None] * 6]
+        x, q, scale, zero, groups, bias = given[:6]
         count = self.blocks()
         values = self.unpack(q, self.K).astype(np.float64)
         block = np.arange(self.K) // self.block_size

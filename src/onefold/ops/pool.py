@@ -10,7 +10,7 @@ import numpy as np
 from onefold.ir import dims, dtypes, scalar
 from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType
-from onefold.ir.graph import Array, Builder, Node, Value
+from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.scalar import Index, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Code, Lowered, Lowering, Op, Refusal, need_dims, operator
@@ -209,7 +209,8 @@ class AveragePool(Pool):
         Case((((1, 2, 6, 5), "f32"),),
              {"kernel_shape": (3, 3), "pads": (1, 1, 1, 1), "count_include_pad": True,
               "strides": (2, 2), "ceil_mode": True}),
-        Case((((1, 2, 7, 7), "f32"),), {"kernel_shape": (3, 3), "strides": (3, 2), "ceil_mode": True}),
+        Case((((1, 2, 7, 7), "f32"),),
+             {"kernel_shape": (3, 3), "strides": (3, 2), "ceil_mode": True}),
         Case((((1, 2, 5, 5), "f16"),), {"kernel_shape": (5, 5)}),
     )  # fmt: skip
 
@@ -351,7 +352,7 @@ class MaxUnpool(Op):
     def infer(self, n: Node) -> Sequence[TensorType]:
         x, at = n.arg(0), n.arg(1)
         if len(x.shape) < 3 or at.shape != x.shape or at.dtype is not dtypes.i64:
-            raise Refusal(f"MaxUnpool of {list(x.shape)} with indices of {at.dtype}{list(at.shape)}")
+            raise Refusal(f"MaxUnpool of {x.type} with indices {at.type}")
         shape = self._natural(n)
         if n.input(2) is not None:
             shape = need_dims(n, 2, "output shape")
@@ -372,10 +373,12 @@ class MaxUnpool(Op):
 
     def lower(self, k: Lowering) -> Code:
         y, natural = k.y(0), self._natural(k.node)
-        text = [f"for (ix i = 0; i < {k.dim(y.size)}; i++) y0[i] = 0;",
-                f"for (ix i = 0; i < {k.dim(k.x(0).type.size)}; i++) {{",
-                "  int64_t p = x1[i];",
-                f"  if (p < 0 || p >= {k.dim(dims.product(natural))}) OF_STOP(OF_BAD_INDEX);"]  # fmt: skip
+        text = [
+            f"for (ix i = 0; i < {k.dim(y.size)}; i++) y0[i] = 0;",
+            f"for (ix i = 0; i < {k.dim(k.x(0).type.size)}; i++) {{",
+            "  int64_t p = x1[i];",
+            f"  if (p < 0 || p >= {k.dim(dims.product(natural))}) OF_STOP(OF_BAD_INDEX);",
+        ]
         if tuple(natural) != tuple(y.shape):
             text.append("  int64_t q = 0, step = 1;")
             for own, out in zip(reversed(natural), reversed(y.shape), strict=True):

@@ -170,8 +170,8 @@ class QMatMul(Requantized):
         acc = np.matmul(a, v)
         if bias is not None:
             acc = acc + wide(bias)
-        return self.ref_requantize(acc, multiplier if multiplier.size > 1 else np.ravel(multiplier)[0],
-                                   yz)  # fmt: skip
+        factor = multiplier if multiplier.size > 1 else np.ravel(multiplier)[0]
+        return self.ref_requantize(acc, factor, yz)
 
     def lower(self, k: Lowering) -> scalar.TensorExpr:
         def element(*i: Dim) -> Scalar:

@@ -113,7 +113,7 @@ class Recurrent(Op):
             raise Refusal(f"{self.name} has a hidden size of {h}; it must be known")
         want = (d, x.shape[2], self.gates * h)
         if w.shape != want or r.shape != (d, h, self.gates * h):
-            raise Refusal(f"{self.name} of {list(x.shape)} has weights {list(w.shape)}, {list(r.shape)}")
+            raise Refusal(f"{self.name} of {x.type} has weights {w.type} and {r.type}")
         if x.dtype not in (dtypes.f32, dtypes.f64, dtypes.f16, dtypes.bf16):
             raise Refusal(f"{self.name} of {x.dtype}")
         if self.activations and len(self.activations) != d * len(self.default):
@@ -133,7 +133,7 @@ class Recurrent(Op):
             isinstance(a, int) and isinstance(b, int) and a != b
             for a, b in zip(v.shape, shape, strict=True)
         ):
-            raise Refusal(f"{self.name} has input {i} of {v.dtype}{list(v.shape)}, not {list(shape)}")
+            raise Refusal(f"{self.name} has input {i} of {v.type}, not {list(shape)}")
 
     def state_shape(self, s: Sizes) -> Dims:
         return (s.n, s.d, s.h) if self.layout else (s.d, s.n, s.h)
@@ -158,7 +158,8 @@ class Recurrent(Op):
         raise NotImplementedError(self.name)
 
     def ref(self, n: Node, *inputs: Any) -> Any:
-        x, w, r, b, lens, h0, c0, p = (*inputs, *[None] * (8 - len(inputs)))
+        given: list[Any] = [*inputs, *[None] * 8]
+        x, w, r, b, lens, h0, c0, p = given[:8]
         s = self.sizes(n)
         kind = x.dtype
         xs = x.astype(np.float64)
@@ -189,11 +190,16 @@ class Recurrent(Op):
         size = w.shape[1]
         h = size // self.gates
         wb, rb = (np.zeros(size), np.zeros(size)) if b is None else (b[:size], b[size:])
-        clip = (lambda v: np.clip(v, -self.clip, self.clip)) if self.clip > 0 else (lambda v: v)
-        acts = [
-            lambda v, bound=True, f=f: ACTIVATIONS[f[0]][1](clip(v) if bound else v, f[1], f[2])
-            for f in self.acts(d)
-        ]
+        limit = self.clip if self.clip > 0 else np.inf
+
+        def activation_of(f: Function) -> Callable[..., Any]:
+            def act(v: Any, bound: bool = True) -> Any:
+                v = np.clip(v, -limit, limit) if bound else v
+                return ACTIVATIONS[f[0]][1](v, f[1], f[2])
+
+            return act
+
+        acts = [activation_of(f) for f in self.acts(d)]
 
         def parts(g: int, state: Any) -> tuple[Any, Any]:
             cut = slice(g * h, (g + 1) * h)
@@ -238,7 +244,9 @@ class Recurrent(Op):
         store = kind.ctype
         back = self.direction == "reverse" or d == 1
         at = f"({'(b * ' + t + ' + t)' if self.layout else '(t * ' + n + ' + b)'})"
-        place = f"((b * {t} + t) * {s.d} + {d})" if self.layout else f"((t * {s.d} + {d}) * {n} + b)"
+        place = f"((t * {s.d} + {d}) * {n} + b)"
+        if self.layout:
+            place = f"((b * {t} + t) * {s.d} + {d})"
         state = f"(b * {s.d} + {d}) * {s.h}" if self.layout else f"({d} * {n} + b) * {s.h}"
 
         def act(which: int, text: str, bound: bool = True) -> str:
@@ -436,7 +444,8 @@ class GRU(Recurrent):
 @operator
 class LSTM(Recurrent):
     """Gates i, o, f and the candidate c: c' = f c + i n, h' = o act(c'); peepholes p [D, 3 * H] for
-    i, o, f; input_forget ties f to 1 - i; cell_clip > 0 keeps c' in [-cell_clip, cell_clip] (TFLite).
+    i, o, f; input_forget ties f to 1 - i; cell_clip > 0 keeps c' in [-cell_clip, cell_clip], as
+    TFLite does.
     A third result y_c."""
 
     direction: str = "forward"
@@ -483,7 +492,8 @@ class LSTM(Recurrent):
         size = 4 * h
         peep = ["", "", ""]
         if k.has(7):
-            peep = [f" + {k_peephole(k, g, h)} * {c}" for g, c in ((0, "c[j]"), (1, "m"), (2, "c[j]"))]
+            seen = ((0, "c[j]"), (1, "m"), (2, "c[j]"))
+            peep = [f" + {k_peephole(k, g, h)} * {c}" for g, c in seen]
         new = act(1, f"g[{3 * h} + j]")
         forget = "1 - i" if self.input_forget else act(0, f"g[{2 * h} + j]{peep[2]}")
         compute = k.x(0).dtype.compute.ctype

@@ -42,7 +42,8 @@ class Axis:
     @property
     def out(self) -> Dim:
         """Windows that fit; with ceil also a partial one, if it begins before the end padding."""
-        room = dims.add(dims.add(self.size, self.begin), dims.add(self.end, dims.mul(self.reach, -1)))
+        whole = dims.add(self.size, dims.add(self.begin, self.end))
+        room = dims.add(whole, dims.mul(self.reach, -1))
         if not self.ceil:
             return dims.add(dims.floordiv(room, self.stride), 1)
         start = dims.ceildiv(dims.add(self.size, self.begin), self.stride)
@@ -166,13 +167,13 @@ def patches(
         need = max(0, (o - 1) * a.stride + _int(a.reach) - _int(a.size) - _int(a.begin))
         widths.append((_int(a.begin), need))
     y = np.pad(x, widths, constant_values=fill)
-    index = []
+    index: list[Any] = [slice(None), slice(None)]
     for k, (a, o) in enumerate(zip(axes, counts, strict=True)):
         at = np.arange(o)[:, None] * a.stride + np.arange(_int(a.kernel))[None] * a.dilation
         where = [1] * (2 * rank)
         where[k], where[rank + k] = at.shape
         index.append(at.reshape(where))
-    return np.asarray(y[(slice(None), slice(None), *index)])
+    return np.asarray(y[tuple(index)])
 
 
 def _int(d: Dim) -> int:

@@ -17,6 +17,7 @@ from onefold.ops.formats import OnnxNode
 from onefold.ops.matmul import MatMul
 from onefold.ops.movement import Concat, Transpose
 from onefold.ops.shape import Reshape
+from onefold.ops.softmax import Softmax
 
 
 def split_heads(b: Builder, x: Value, heads: int) -> Value:
@@ -107,8 +108,6 @@ def _rotary(x: Value, cos: Value, heads: int, n: OnnxNode) -> RotaryEmbedding:
 @rule("ai.onnx.preview:FlexAttention")
 def flex_attention(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """q, k, v; the bodies score_mod and prob_mod change scores and probabilities."""
-    from onefold.ops.base import registry
-
     q, k, v = n.arg(0), n.arg(1), n.arg(2)
     if any(len(t.shape) != 4 for t in (q, k, v)):
         raise Refusal("FlexAttention needs query, key and value of rank 4")
@@ -127,7 +126,7 @@ def flex_attention(n: OnnxNode, b: Builder) -> Sequence[Value]:
     scores = b.op(Mul(), scores, b.const(default_scale(q, n.attr("scale")), kind))
     if "score_mod" in n.attrs:
         (scores,) = n.importer.inline(n.attrs["score_mod"], [scores])
-    p = b.op(registry.by_name["Softmax"](axis=-1), scores)
+    p = b.op(Softmax(axis=-1), scores)
     if "prob_mod" in n.attrs:
         (p,) = n.importer.inline(n.attrs["prob_mod"], [p])
     p = b.op(Reshape((batch, groups, per, s, t)), _as(b, p, q.dtype))

@@ -64,7 +64,8 @@ def fused_gemm(n: OnnxNode, b: Builder) -> Sequence[Value]:
 
 @rule("com.microsoft:FusedMatMul", "com.microsoft:TransposeMatMul")
 def fused_matmul(n: OnnxNode, b: Builder) -> Sequence[Value]:
-    """alpha * a' @ b'; transBatch moves the first axis behind the batch, trans swaps the last two."""
+    """alpha * a' @ b'; transBatch moves the first axis behind the batch, trans swaps the last
+    two."""
     sides = []
     for i, s in enumerate("AB"):
         v = n.arg(i)
@@ -111,9 +112,9 @@ def _weights(n: OnnxNode, b: Builder, i: int, scale: int) -> Value:
 
 def part(b: Builder, x: Value, axis: int, start: Dim, size: Dim) -> Value:
     """x[start : start + size] along an axis."""
-    starts = [0] * len(x.shape)
+    starts: list[Dim] = [0] * len(x.shape)
     sizes = list(x.shape)
-    starts[axis], sizes[axis] = start, size  # type: ignore[call-overload]
+    starts[axis], sizes[axis] = start, size
     return b.op(Slice(tuple(starts), tuple(sizes), (1,) * len(sizes)), x)
 
 
