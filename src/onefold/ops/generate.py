@@ -15,7 +15,7 @@ from onefold.ir.scalar import Const, Index, Inside, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Refusal, operator
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import MAX_CONTENT, Sized, checked_shape, content_of, data_of
+from onefold.ops.known import MAX_CONTENT, Sized, checked_shape, content_of, data_of, number, numbers
 
 
 @operator
@@ -44,12 +44,13 @@ class Range(Sized):
         return [tuple(dims.add(start, dims.mul(step, i)) for i in range(self.count))]
 
     def ref(self, n: Node) -> Any:
-        i = np.arange(int(_whole(self.count)))
+        i: Any = np.arange(number(self.count))
         if self.dtype.is_int:
-            return (int(_whole(self.start)) + i * int(_whole(self.step))).astype(self.dtype.numpy)
-        real = np.float64 if self.dtype is dtypes.f64 else np.float32
-        start, step = real(_number(self.start)), real(_number(self.step))
-        return (start + i.astype(real) * step).astype(self.dtype.numpy)
+            start, step = number(_whole(self.start)), number(_whole(self.step))
+            return (start + i * step).astype(self.dtype.numpy)
+        real: Any = self.dtype.compute.numpy.type
+        line = real(_number(self.start)) + i.astype(real) * real(_number(self.step))
+        return line.astype(self.dtype.numpy)
 
     def lower(self, k: Lowering) -> Lowered:
         kind = self.dtype.compute
@@ -126,7 +127,7 @@ class EyeLike(Sized):
         return [TensorType(checked_shape(self.shape), self.dtype)]
 
     def ref(self, n: Node) -> Any:
-        rows, columns = np.indices([int(_whole(d)) for d in self.shape])
+        rows, columns = np.indices(numbers(self.shape))
         return (columns - rows == self.k).astype(self.dtype.numpy)
 
     def lower(self, k: Lowering) -> Lowered:

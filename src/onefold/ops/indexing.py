@@ -14,7 +14,17 @@ from onefold.ir.scalar import Const, Index, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Op, Refusal, axis_of, operator
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import Movement, checked_shape, dims_array, dims_of, inside, may_differ
+from onefold.ops.known import (
+    Movement,
+    Sized,
+    checked_shape,
+    data_of,
+    dims_array,
+    dims_of,
+    inside,
+    may_differ,
+    number,
+)
 
 
 def is_index(n: Node, i: int) -> TensorType:
@@ -187,7 +197,7 @@ class GatherND(Indexed):
 
 
 @operator
-class OneHot(Op):
+class OneHot(Sized):
     """values[1] where the index along the new axis is that of the input, else values[0].
 
     Inputs: indices (any number type; negative ones count from depth), values (off, on).
@@ -213,17 +223,12 @@ class OneHot(Op):
         return [TensorType(checked_shape(shape), values.dtype)]
 
     def ref(self, n: Node, index: Any, values: Any) -> Any:
-        depth = int(self.depth)
+        depth = number(self.depth)
         axis = axis_of(self.axis, np.ndim(index) + 1)
         at = np.expand_dims(np.asarray(index), axis).astype(np.int64)
         at = np.where((at < 0) & (at >= -depth), at + depth, at)
         grid = np.arange(depth).reshape([-1 if a == axis else 1 for a in range(at.ndim)])
         return np.where(at == grid, values[1], values[0]).astype(values.dtype)
-
-    def ref_in(self, n: Node, env: Any, *x: Any) -> Any:
-        from onefold.ops.known import at_sizes
-
-        return at_sizes(self, env.sizes).ref(n, *x)
 
     def lower(self, k: Lowering) -> Lowered:
         index, values = k.x(0), k.x(1)
@@ -243,8 +248,6 @@ class OneHot(Op):
         if v.dtype.is_int:
             (depth,) = dims_of(v, "depth of OneHot")
         else:
-            from onefold.ops.known import data_of
-
             depth = int(data_of(v, "depth of OneHot").reshape(-1)[0])
         op = cls(depth, int(n.attr("axis", -1)))
         return [b.op(op, n.arg(0), n.arg(2), name=n.output_names)]

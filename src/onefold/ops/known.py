@@ -66,13 +66,25 @@ def checked_shape(shape: Sequence[Dim], what: str = "shape") -> tuple[Dim, ...]:
     return tuple(shape)
 
 
+def number(d: Dim) -> int:
+    """A size that is known by now, as references need it."""
+    if isinstance(d, dims.Expr):
+        raise TypeError(f"{d} is not known")
+    return d
+
+
+def numbers(shape: Sequence[Dim]) -> tuple[int, ...]:
+    """A shape that is known by now."""
+    return tuple(number(d) for d in shape)
+
+
 def may_differ(a: Dim, b: Dim) -> bool:
     """True where two extents are certainly different."""
     return isinstance(a, int) and isinstance(b, int) and a != b
 
 
 def inside(i: Dim, extent: Dim) -> Dim:
-    """The index i of an axis: as it is where 0 <= i < extent is proved, else checked at run time."""
+    """The index i of an axis: where 0 <= i < extent is not proved, it is checked at run time."""
     if dims.below(i, extent):
         return i
     return scalar.loaded(Index(i), extent, wrap=False)

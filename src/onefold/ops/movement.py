@@ -20,6 +20,8 @@ from onefold.ops.known import (
     dims_of,
     ints_of,
     may_differ,
+    number,
+    numbers,
 )
 
 
@@ -94,7 +96,7 @@ class Expand(Movement):
         return [TensorType(checked_shape(shape), t.dtype, None if rank > t.rank else t.quant)]
 
     def ref(self, n: Node, x: Any) -> Any:
-        return np.broadcast_to(x, np.broadcast_shapes(np.shape(x), self.shape))
+        return np.broadcast_to(x, np.broadcast_shapes(np.shape(x), numbers(self.shape)))
 
     def lower(self, k: Lowering) -> Lowered:
         x, shape = k.x(), k.y().shape
@@ -139,7 +141,7 @@ class Tile(Movement):
         return [TensorType(checked_shape(shape), t.dtype, quant)]
 
     def ref(self, n: Node, x: Any) -> Any:
-        return np.tile(x, self.repeats)
+        return np.tile(x, numbers(self.repeats))
 
     def lower(self, k: Lowering) -> Lowered:
         x = k.x()
@@ -255,7 +257,7 @@ class Slice(Movement):
 
     def ref(self, n: Node, x: Any) -> Any:
         for a, (s, size, step) in enumerate(zip(self.starts, self.sizes, self.steps, strict=True)):
-            x = np.take(x, int(s) + np.arange(int(size)) * step, a)
+            x = np.take(x, number(s) + np.arange(number(size)) * step, a)
         return x
 
     def lower(self, k: Lowering) -> Lowered:
@@ -334,7 +336,9 @@ def from_end(i: Dim, extent: Dim) -> Dim:
     return dims.add(i, dims.mul(negative, extent))
 
 
-def split(b: Builder, x: Value, axis: int, sizes: Sequence[Dim], names: Sequence[str]) -> list[Value]:
+def split(
+    b: Builder, x: Value, axis: int, sizes: Sequence[Dim], names: Sequence[str]
+) -> list[Value]:
     """Runs of the given sizes along an axis. Raises Refusal where they do not make up the axis."""
     whole: Dim = 0
     for s in sizes:

@@ -14,7 +14,7 @@ from onefold.ir.scalar import Inside, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Refusal, operator
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import Movement, checked_shape, inside, ints_of
+from onefold.ops.known import Movement, checked_shape, inside, ints_of, number
 
 MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 
@@ -58,7 +58,7 @@ class Pad(Movement):
 
     def ref(self, n: Node, x: Any, value: Any = None) -> Any:
         for a, (p, q) in enumerate(zip(self.before, self.after, strict=True)):
-            i = np.arange(-int(p), x.shape[a] + int(q))
+            i = np.arange(-number(p), x.shape[a] + number(q))
             at, real = _places(self.mode, i, x.shape[a])
             if x.shape[a]:
                 x = np.take(x, at, a)

@@ -126,8 +126,10 @@ for (ix b = 0; b < {k.dim(boxes.shape[0])}; b++) {{
     for (ix i = 0; i < m && count - first < limit; i++) {{
       bool free = true;
       const float *const p = x0 + (b * n + order[i]) * 4;
-      for (ix j = first; j < count && free; j++)
-        free = !(of_box_overlap(p, x0 + (b * n + (ix)y0[j * 3 + 2]) * 4, {int(self.center_point_box)}) > too_much);
+      for (ix j = first; j < count && free; j++) {{
+        const float *const q = x0 + (b * n + (ix)y0[j * 3 + 2]) * 4;
+        free = !(of_box_overlap(p, q, {int(self.center_point_box)}) > too_much);
+      }}
       if (!free) continue;
       y0[count * 3] = b;
       y0[count * 3 + 1] = c;

@@ -19,7 +19,7 @@ from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import Const, Index, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Refusal, axis_of, operator
-from onefold.ops.known import Sized, checked_shape, table
+from onefold.ops.known import Sized, checked_shape, number, table
 
 F = np.float32
 COORDINATES = (
@@ -96,7 +96,7 @@ class ResizeAxis(Sized):
         shape = list(t.shape)
         shape[axis] = self.size
         if isinstance(self.size, int) and isinstance(t.shape[axis], int):
-            self._reach(t.shape[axis])
+            self._reach(number(t.shape[axis]))
         return [TensorType(checked_shape(shape), t.dtype, t.quant)]
 
     def _check_symbolic(self) -> None:
@@ -117,13 +117,13 @@ class ResizeAxis(Sized):
         return reach
 
     def _scale(self, extent: int) -> float:
-        return self.scale if self.scale is not None else int(self.size) / max(extent, 1)  # type: ignore[arg-type]
+        return self.scale if self.scale is not None else number(self.size) / max(extent, 1)
 
     # -- positions, known in advance ---------------------------------------------------------
 
     def positions(self, extent: int) -> Array:
         """Where each element of the result lies among the input's elements, float32."""
-        size = int(self.size)  # type: ignore[arg-type]
+        size = number(self.size)
         s, i = F(self._scale(extent)), np.arange(size, dtype=F)
         width = s * F(extent) if self.scale is not None else F(size)
         last = F(extent - 1)
@@ -283,11 +283,11 @@ def kernel(mode: str, distance: Array, cubic: float) -> Array:
     """Weight of an element at a distance: the triangle, or Keys' cubic convolution."""
     d = np.abs(distance)
     if mode == "linear":
-        return np.clip(1 - d, 0, 1)
+        return np.asarray(np.clip(1 - d, 0, 1))
     a = cubic
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0.0)))
 
 
 def _weight(mode: str, share: Scalar, offset: int, a: float) -> Scalar:

@@ -15,7 +15,7 @@ from onefold.ir.scalar import Const, Index, Inside, Scalar, TensorExpr
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Op, Refusal, operator
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import Sized, checked_shape, dims_of, inside, may_differ
+from onefold.ops.known import Sized, checked_shape, dims_of, inside, ints_of, may_differ, numbers
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 CUBIC = -0.75
@@ -240,7 +240,7 @@ class AffineGrid(Sized):
 
     def ref(self, n: Node, theta: Any) -> Any:
         kind = np.float64 if theta.dtype == np.float64 else np.float32
-        sizes = [int(d) for d in self.size]  # type: ignore[call-overload]
+        sizes = numbers(self.size)
         with np.errstate(all="ignore"):
             lines = [self._line(np.arange(d, dtype=kind), kind(d)) for d in sizes]
         lines = [np.where(np.isfinite(v), v, kind(-1)) for v in lines]
@@ -356,8 +356,6 @@ class Col2Im(Op):
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
-        from onefold.ops.known import ints_of
-
         image = ints_of(n.arg(1), "image shape of Col2Im")
         block = ints_of(n.arg(2), "block shape of Col2Im")
         one = (1,) * len(image)

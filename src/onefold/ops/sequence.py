@@ -219,7 +219,7 @@ class SequenceMap(Op):
     host_only: ClassVar = WHY
 
     def infer(self, n: Node) -> Sequence[AnyType]:
-        return [SequenceType(v.type) for v in n.regions[0].outputs]  # type: ignore[arg-type]
+        return [SequenceType(v.type) for v in n.regions[0].outputs]
 
     def ref_in(self, n: Node, env: Any, *x: Any) -> Any:
         results: list[list[Any]] = [[] for _ in n.outputs]

@@ -124,7 +124,8 @@ def target_shape(old: dims.Shape, wanted: Sequence[Dim], allow_zero: bool) -> di
         whole = dims.product(old)
         if isinstance(rest, int) and rest < 0:
             raise Refusal(f"the shape {list(wanted)} is not valid")
-        if isinstance(whole, int) and isinstance(rest, int) and whole and (not rest or whole % rest):
+        known = isinstance(whole, int) and isinstance(rest, int) and whole
+        if known and (not rest or dims.mod(whole, rest)):
             raise Refusal(f"{list(old)} cannot become {list(wanted)}")
         shape[at] = dims.floordiv(whole, rest)
     return checked_shape(shape)

@@ -14,7 +14,7 @@ from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Code, Lowered, Lowering, Op, Refusal, axis_of, operator
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import Sized, dims_of, found, put
+from onefold.ops.known import Sized, dims_of, found, number, put
 
 INDEX_BYTES = 8  # of an `ix` on the largest target
 
@@ -68,7 +68,7 @@ class TopK(Sized):
         axis = axis_of(self.axis, x.ndim)
         r = ranks(x)
         order = np.argsort(-r if self.largest else r, axis, kind="stable")
-        order = np.take(order, np.arange(int(self.k)), axis)
+        order = np.take(order, np.arange(number(self.k)), axis)
         return np.take_along_axis(x, order, axis), order.astype(np.int64)
 
     def lower(self, k: Lowering) -> Lowered:
@@ -262,9 +262,11 @@ ix *const order = (ix *)s, *const leader = order + n, *const number = leader + n
 #define H(i) order[i]
 #define COMPARE(a, b) __extension__({{ const ix p = (ix)(a), q = (ix)(b); int c = 0; \\
   for (ix o = 0; o < outer && !c; o++) for (ix j = 0; j < inner && !c; j++) {{ \\
-    const {kind.ctype} va = {va}, vb = {vb}; c = {less(kind, "vb", "va")} - {less(kind, "va", "vb")}; }} \\
+    const {kind.ctype} va = {va}, vb = {vb}; \\
+    c = {less(kind, "vb", "va")} - {less(kind, "va", "vb")}; }} \\
   c; }})
-#define BEFORE(a, b) __extension__({{ const int c_ = COMPARE(a, b); c_ < 0 || (c_ == 0 && (a) < (b)); }})
+#define BEFORE(a, b) __extension__({{ const int c_ = COMPARE(a, b); \\
+  c_ < 0 || (c_ == 0 && (a) < (b)); }})
 for (ix i = 0; i < n; i++) order[i] = i;
 OF_HEAP(H, n, BEFORE);
 OF_UNHEAP(H, n, BEFORE)
@@ -292,7 +294,8 @@ for (ix i = 0; i < n; i++) {{
 #undef COMPARE
 #undef BEFORE
 {put(k, k.y(1).shape[0], "count")}"""
-        return Code(text, includes=("of_sort.h",), scratch=dims.add(dims.mul(n, 3 * INDEX_BYTES), INDEX_BYTES))
+        scratch = dims.add(dims.mul(n, 3 * INDEX_BYTES), INDEX_BYTES)
+        return Code(text, includes=("of_sort.h",), scratch=scratch)
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -133,13 +133,16 @@ class StringNormalizer(Op):
         return [TensorType((*t.shape[:-1], found("words", 1 << 62)), dtypes.string)]
 
     def ref(self, n: Node, x: Any) -> Any:
-        change = {"LOWER": str.lower, "UPPER": str.upper, "NONE": str}[self.case_change_action]
-        fold = str if self.is_case_sensitive else str.lower
+        change = _CHANGES[self.case_change_action]
+        fold: Callable[[str], str] = str if self.is_case_sensitive else str.lower
         stops = {fold(as_text(w)) for w in self.stopwords}
         words = [_plain(as_text(v)) for v in x.reshape(-1)]
         kept = [change(w) for w in words if w and fold(w) not in stops]
         kept = kept or [""]
         return of_texts(kept, (*x.shape[:-1], len(kept)))
+
+
+_CHANGES: dict[str, Callable[[str], str]] = {"LOWER": str.lower, "UPPER": str.upper, "NONE": str}
 
 
 def _plain(text: str) -> str:

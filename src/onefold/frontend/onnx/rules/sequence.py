@@ -16,7 +16,7 @@ from onefold.ops import sequence as seq
 from onefold.ops.base import NeedsValue, Refusal, axis_of
 from onefold.ops.formats import OnnxNode
 from onefold.ops.indexing import Gather
-from onefold.ops.known import content_of, dims_of, ints_of
+from onefold.ops.known import content_of, dims_of, found, ints_of
 from onefold.ops.movement import Concat, split
 from onefold.ops.sequence import elements
 from onefold.ops.shape import Reshape, squeezed, unsqueezed
@@ -188,7 +188,7 @@ def _type(t: r.Type | None) -> AnyType | None:
         return OptionalType(inner)  # type: ignore[arg-type]
     if not isinstance(t, r.TensorType) or t.shape is None or t.dtype not in dtypes.BY_NAME:
         return None
-    shape = tuple(d if isinstance(d, int) and d >= 0 else seq.found("element", dims.INF)
+    shape = tuple(d if isinstance(d, int) and d >= 0 else found("element", dims.INF)
                   for d in t.shape)  # fmt: skip
     return TensorType(shape, dtypes.BY_NAME[t.dtype])
 
