@@ -147,9 +147,10 @@ def nest(
     lines: list[str] = []
     symbols: dict[str, Sym] = {}
     checked = False
-    for part in parts_of(out.tensor, expr.shape, start, _block_read(expr)):
+    parts = parts_of(out.tensor, expr.shape, start, _block_read(expr))
+    for part in parts:
         one = _loops(out, expr if part.used else None, names, start, part)
-        lines += one.lines
+        lines += one.lines if len(parts) == 1 else ["{", *["  " + t for t in one.lines], "}"]
         symbols.update({s.name: s for s in one.symbols})
         checked |= one.checked
     return Nest(tuple(canonical(lines)), tuple(symbols[n] for n in sorted(symbols)), checked)

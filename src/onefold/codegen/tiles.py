@@ -218,13 +218,10 @@ class Tiling:
         where = dims.add(dims.mul(dims.add(_at(b), first), r.width), _at(t))
         where = dims.add(dims.mul(where, lanes), _at(lane))
         body = self.render.store(index, f"acc[{self.render.dim(where)}]")
-        place = self.render.place(index)
-        along_lanes = dims.coefficient(place, lane) == 1
-        order = (b, t, lane) if along_lanes else (b, lane, t)
-        for k, c in enumerate(reversed(order)):
+        for k, c in enumerate((lane, t, b)):
             if c.extent != 1:
                 body = [("OF_SIMD" if k == 0 else "OF_UNROLL"), *self._loop(c, body)]
-        if not (along_lanes and self.render.blocked and used < lanes):
+        if not self.render.blocked or used == lanes:
             return body
         pad = counter(lanes - used, "i")
         ch = dims.add(dims.mul(at, lanes), dims.add(_at(pad), used))

@@ -19,14 +19,14 @@ from onefold.ir.graph import Graph, Node, Value
 from onefold.ir.scalar import Load, TensorExpr, counter, walk
 from onefold.ir.types import TensorType
 from onefold.ops.base import Alias, Code, Lowered, Lowering, Pieces, Refusal, as_inputs
-from onefold.ops.conv import Conv
+from onefold.ops.conv import Conv, ConvTranspose
 from onefold.target import Target
 
 
 def choose_layouts(graph: Graph, target: Target) -> int:
     """Set the layout of the values of a graph (not of its regions); returns how many are blocked."""
     m = Machine.of(target)
-    if m is None or not any(isinstance(n.op, Conv) for n in graph.nodes):
+    if m is None or not any(isinstance(n.op, (Conv, ConvTranspose)) for n in graph.nodes):
         return 0
     lowered = {id(n): _lowered(n) for n in graph.nodes}
     plain = graph.pinned() | _read_whole(graph, lowered)
@@ -90,9 +90,11 @@ def _wants(
 
 def is_vector_conv(n: Node) -> bool:
     """A convolution of one group or a depthwise one, that kernels of vectors take."""
-    if not isinstance(n.op, Conv) or refused(n):
+    if not isinstance(n.op, (Conv, ConvTranspose)) or refused(n):
         return False
     x, w = n.arg(0), n.arg(1)
+    if isinstance(n.op, ConvTranspose):
+        return n.op.group == 1
     return n.op.group == 1 or n.op.group == x.shape[1] == w.shape[0]
 
 
@@ -126,7 +128,7 @@ def _gains(n: Node, lowered: dict[int, Lowered | None], blocked: dict[int, Value
         return True
     low = lowered[id(n)]
     # What moves channels to the end, or reduces over the image, reads blocks well.
-    return not isinstance(low, (Alias, Code, type(None))) and n.op.name != "Conv"
+    return not isinstance(low, (Alias, Code, type(None))) and not isinstance(n.op, (Conv, ConvTranspose))
 
 
 def _any_blocked(values: Iterable[Value], blocked: dict[int, Value]) -> bool:

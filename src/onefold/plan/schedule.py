@@ -139,8 +139,47 @@ class Lowerings:
                     size = evals.get(id(v), 0)
                 for i, k in f.reads.items():
                     evals[i] = evals.get(i, 0) + size * k
+        self._join_branches(order)
         self._limit_trees(order, facts)
         self._keep_kernels_apart(order)
+
+    def _join_branches(self, order: Sequence[Value]) -> None:
+        """A kernel's result that several nodes read, all of which end in one expression that can
+        follow in the kernel (x * sigmoid(x)), is computed there after all."""
+        for v in order:
+            n = v.producer
+            if n is None or id(v) in self.inlined or id(v) in self.forced or len(v.uses) < 2:
+                continue
+            if self.kernels.find(n) is None or v is not n.outputs[0]:
+                continue
+            ends = self._stored_readers(v)
+            if len(ends) != 1 or id(ends[0]) not in self.exprs or self.is_alias(ends[0]):
+                continue
+            self.inlined.add(id(v))
+            if not self._follows(ends[0], n):
+                self.inlined.discard(id(v))
+
+    def _stored_readers(self, v: Value) -> list[Value]:
+        """The stored values whose expressions read v, directly or through inlined ones."""
+        out: dict[int, Value] = {}
+        waiting = [v]
+        while waiting:
+            for n in waiting.pop().uses:
+                for u in n.outputs:
+                    if id(u) in self.inlined:
+                        waiting.append(u)
+                    else:
+                        out[id(u)] = u
+        return list(out.values())
+
+    def _follows(self, v: Value, kernel: Node) -> bool:
+        """Whether the expression of v is an epilogue of this kernel and of no other."""
+        _, index = generic_index(v.shape)
+        value = self.exprs[id(v)](*index)
+        self.exprs[id(v)]._cache.clear()
+        accs = [s for s in walk(value) if isinstance(s, Acc)]
+        mine = any(a.node is kernel for a in accs)
+        return mine and self._is_epilogue(v, index, value, accs)
 
     def _worth(self, v: Value, f: Facts, evals: float, size: float) -> bool:
         if v.quant is None and any(isinstance(n.op.name, str) and n.regions for n in v.uses):

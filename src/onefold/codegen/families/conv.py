@@ -20,7 +20,7 @@ from onefold.codegen.tiles import (
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
-from onefold.ops.conv import Conv
+from onefold.ops.conv import Conv, ConvTranspose
 from onefold.ops.window import Axis
 from onefold.target import Target
 
@@ -48,7 +48,7 @@ class DirectConv(Family):
 def refused(node: Node) -> str:
     """Why no kernel for convolutions takes the node; empty where they do."""
     op, x, w, b = node.op, node.arg(0), node.arg(1), node.input(2)
-    assert isinstance(op, Conv)
+    assert isinstance(op, (Conv, ConvTranspose))
     if x.dtype is not dtypes.f32:
         return f"it computes in {x.dtype}, not f32"
     if w.data is None or (b is not None and b.data is None):
