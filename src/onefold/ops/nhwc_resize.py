@@ -80,7 +80,7 @@ def _int_positions(src: int, dst: int, corners: bool, half: bool) -> Positions:
 
 @operator
 class ResizeBilinear2D(Resize2D):
-    """Linear interpolation: in f32 (of u8 cut toward zero), of i8 and i16 in steps of 1/1024."""
+    """Linear interpolation: in f32 (of u8 then rounded), of i8 and i16 in steps of 1/1024."""
 
     size: tuple[int, int] = (1, 1)
     cases: ClassVar = (
@@ -118,7 +118,8 @@ class ResizeBilinear2D(Resize2D):
         if whole:
             s = np.sign(total) + (total == 0) * -1
             return np.fix((total + s * (1 << 19)) / (1 << 20)).astype(kind)
-        return np.asarray(total).astype(kind)
+        real = np.asarray(total)
+        return (np.floor(real + F(0.5)) if kind == np.uint8 else real).astype(kind)
 
     def lower(self, k: Lowering) -> TensorExpr:
         x = k.x(0)
@@ -148,6 +149,8 @@ class ResizeBilinear2D(Resize2D):
             if whole:
                 half = scalar.where(total > 0, total * 0 + (1 << 19), total * 0 - (1 << 19))
                 total = scalar.binary("/", total + half, scalar.Const(1 << 20, kind))
+            if x.dtype is dtypes.u8:
+                total = scalar.call("floor", total + 0.5)
             return total.cast(x.dtype)
 
         return k.map(element)

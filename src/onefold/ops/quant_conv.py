@@ -1,7 +1,8 @@
 """Contractions of quantized TFLite models: integers in, integers out, NHWC.
 
 acc[o] = bias[o] + sum (x - zero_x) * (w - zero_w), then times multiplier[o] 2^(shift[o] - 31) with
-TFLite's two roundings (`once`: one rounding, halves upward), plus zero_y, clamped to [lo, hi]. Sums wrap in int32; `wide` ones (int16
+TFLite's two roundings (`once`: one rounding, halves away from zero), plus
+zero_y, clamped to [lo, hi]. Sums wrap in int32; `wide` ones (int16
 activations) are int64. Inputs: x, w, bias or none, multiplier, shift (one each, or one per
 channel of the result). Source of the arithmetic: TFLite's reference kernels (integer_ops).
 """
@@ -56,7 +57,7 @@ class QuantContraction(Op):
         if k.has(2):
             acc = acc + k.x(2).broadcast((channel,)).cast(self.acc)
         m, s = k.x(3).broadcast((channel,)), k.x(4).broadcast((channel,))
-        rule = "multiply_by_quantized_multiplier" + ("_single" if self.once else "")
+        rule = "multiply_by_quantized_multiplier" + ("_away" if self.once else "")
         y = scalar.call(rule, acc, m, s, dtype=dtypes.i32)
         return scalar.clamp(y + self.zero_y, self.lo, self.hi).cast(self.dtype)
 
@@ -67,7 +68,7 @@ class QuantContraction(Op):
         if self.wide:
             y = fx.multiply_by_quantized_multiplier_i64(acc, m, s)
         elif self.once:
-            y = fx.multiply_by_quantized_multiplier_single(fx.wrap(acc, 32), m, s)
+            y = rounded_once(fx.wrap(acc, 32), m, s)
         else:
             y = fx.multiply_by_quantized_multiplier(fx.wrap(acc, 32), m, s)
         return np.clip(y + self.zero_y, self.lo, self.hi).astype(self.dtype.numpy)
@@ -79,6 +80,13 @@ class QuantContraction(Op):
         """One product, in the accumulator's type."""
         p = x * self.minus(w, self.zero_w)
         return p.cast(self.acc)
+
+
+def rounded_once(x: Array, m: Array, s: Array) -> Array:
+    """x m 2^(s - 31) to nearest, halves away from zero."""
+    total = 31 - np.asarray(s, np.int64)
+    p = x.astype(np.int64) * m
+    return np.sign(p) * ((np.abs(p) + (np.int64(1) << (total - 1))) >> total)
 
 
 def folded(k: Lowering, op: QuantContraction, axes: tuple[int, ...]) -> TensorExpr | None:

@@ -130,7 +130,7 @@ def plain_two(n: TfliteNode, b: Builder) -> Sequence[Value]:
 
 def comparable(b: Builder, v: Value) -> Value:
     """What TFLite compares of a quantized value: it, rescaled, with eight more bits."""
-    op = QuantRescale(zero_x=zero_of(v), by_y=quantize_multiplier(scale_of(v)),
+    op = QuantRescale(zero_x=zero_of(v) * 256, by_y=quantize_multiplier(scale_of(v)),
                       lo=-(1 << 31), hi=(1 << 31) - 1, dtype=dtypes.i32)  # fmt: skip
     return b.op(op, b.op(canonical("Mul"), widened(b, v), b.const(256, dtypes.i32)))
 

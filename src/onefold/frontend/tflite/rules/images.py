@@ -18,10 +18,12 @@ from onefold.frontend.tflite.common import (
     transposed,
 )
 from onefold.frontend.tflite.rules import tflite_rule
+from onefold.ir import dims
 from onefold.ir.graph import Builder, Value
 from onefold.ops.base import Refusal
 from onefold.ops.conv import Conv
 from onefold.ops.formats import TfliteNode
+from onefold.ops.movement import Slice
 from onefold.ops.nhwc_resize import ResizeBilinear2D, ResizeNearest2D
 from onefold.ops.window import LARGEST, same_pads
 
@@ -108,14 +110,22 @@ def l2_normalization(n: TfliteNode, b: Builder) -> Sequence[Value]:
 
 @tflite_rule("LOCAL_RESPONSE_NORMALIZATION")
 def lrn(n: TfliteNode, b: Builder) -> Sequence[Value]:
-    radius = int(n.option("radius", 0))
-    if radius < 0 or radius > LARGEST:
+    radius, x = int(n.option("radius", 0)), n.arg(0)
+    if not 0 < radius < LARGEST:
         raise Refusal(f"a radius of {radius}")
-    size = 2 * radius + 1
+    # TFLite's window is [c - radius, c + radius): that of an even size in reversed channels.
+    size = 2 * radius
     alpha = float(n.option("alpha", 0.0)) * size  # ONNX divides by the size
     fields = {"alpha": alpha, "beta": float(n.option("beta", 0.0)),
               "bias": float(n.option("bias", 0.0)), "size": size}  # fmt: skip
-    return [to_nhwc(b, b.op(canonical("LRN", **fields), to_nchw(b, n.arg(0))))]
+    y = b.op(canonical("LRN", **fields), _reversed(b, to_nchw(b, x)))
+    return [to_nhwc(b, _reversed(b, y))]
+
+
+def _reversed(b: Builder, v: Value) -> Value:
+    """Channels (axis 1) in the other order."""
+    starts = tuple(dims.add(d, -1) if a == 1 else 0 for a, d in enumerate(v.shape))
+    return b.op(Slice(starts, v.shape, tuple(-1 if a == 1 else 1 for a in range(len(v.shape)))), v)
 
 
 @tflite_rule("LOG_SOFTMAX")

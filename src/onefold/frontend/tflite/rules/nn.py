@@ -65,7 +65,7 @@ def multipliers(
 ) -> tuple[Value, Value]:
     """Constants multiplier and shift, one per channel where the weights have several scales.
 
-    single: the product of two single scales is rounded to single precision first.
+    single: the product of the two scales is rounded to single precision first.
     """
     q = w.quant
     if q is None or min(q.scale, default=0) <= 0:
@@ -73,7 +73,7 @@ def multipliers(
     sx, sy = scale_of(x), scale_of(y)
     if len(q.scale) > 1 and (q.axis != axis or len(q.scale) != w.shape[axis]):
         raise Refusal(f"{len(q.scale)} scales along axis {q.axis} of weights {w.shape}")
-    if len(q.scale) == 1 and (single or w.dtype is dtypes.u8):
+    if len(q.scale) == 1 and single:
         reals = [f32(sx * q.scale[0]) / sy]
     else:
         reals = [sx * s / sy for s in q.scale]
@@ -107,7 +107,7 @@ def conv_2d(n: TfliteNode, b: Builder) -> Sequence[Value]:
     rank_of(x, 4), rank_of(w, 4)
     strides, dilations, pads = windows(n, x.shape[1:3], w.shape[1:3])
     if is_quantized(x):
-        m, s = multipliers(b, x, w, n.output_types[0], 0)
+        m, s = multipliers(b, x, w, n.output_types[0], 0, w.dtype is dtypes.u8)
         op = QuantConv2D(**integers(n, x, w, bias), strides=strides, dilations=dilations, pads=pads)
         return b.ops(op, x, w, bias, m, s)
     act = n.option("fused_activation_function", "NONE")
@@ -139,7 +139,7 @@ def depthwise_conv_2d(n: TfliteNode, b: Builder) -> Sequence[Value]:
     rank_of(x, 4), rank_of(w, 4)
     strides, dilations, pads = windows(n, x.shape[1:3], w.shape[1:3])
     if is_quantized(x):
-        m, s = multipliers(b, x, w, n.output_types[0], 3)
+        m, s = multipliers(b, x, w, n.output_types[0], 3, w.dtype is dtypes.u8)
         op = QuantDepthwiseConv2D(
             **integers(n, x, w, bias), strides=strides, dilations=dilations, pads=pads
         )
@@ -168,9 +168,9 @@ def fully_connected(n: TfliteNode, b: Builder) -> Sequence[Value]:
         raise Refusal("the weights are empty")
     flat = reshaped(b, x, (dims.floordiv(x.tensor.size, depth), depth))
     if is_quantized(x):
-        m, s = multipliers(b, x, w, n.output_types[0], 0, single=True)
-        # Unlike convolutions, TFLite's reference rounds once here (int8; uint8 twice).
-        fields = integers(n, x, w, bias) | {"once": x.dtype is dtypes.i8}
+        m, s = multipliers(b, x, w, n.output_types[0], 0)
+        # Unlike convolutions, TFLite's reference rounds once here, halves away from zero.
+        fields = integers(n, x, w, bias) | {"once": x.dtype.bits == 8}
         y = b.op(QuantFullyConnected(**fields), flat, w, bias, m, s)
     elif w.dtype is dtypes.i8:
         asymmetric = bool(n.option("asymmetric_quantize_inputs", False))
