@@ -121,10 +121,12 @@ class Node:
         return self.inputs[i] if i < len(self.inputs) else None
 
     def arg(self, i: int) -> Value:
-        """Input i, which the operator requires."""
+        """Input i, which the operator requires. Raises Refusal where it is absent."""
         v = self.input(i)
         if v is None:
-            raise ValueError(f"{self.op.name} needs input {i}")
+            from onefold.ops.base import Refusal
+
+            raise Refusal(f"{self.op.name} needs its input {i}")
         return v
 
     def const(self, i: int) -> Array | None:
