@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from onefold.ir import dims, dtypes
-from onefold.ir.dims import Dim
+from onefold.ir.dims import Dim, Expr
 from onefold.ir.dtypes import DType
 from onefold.ir.graph import Value
 from onefold.ir.scalar import (
@@ -64,12 +64,20 @@ def dim_text(d: Dim, names: dict[str, str] | None = None) -> str:
 def _atom_text(a: dims.Atom, names: dict[str, str] | None) -> str:
     if isinstance(a, dims.Pair):
         p, q = dim_text(a.a, names), dim_text(a.b, names)
+        if isinstance(a.b, Expr) and _factors(a.b) > 1:
+            q = f"({q})"
         if a.op in ("min", "max"):
             return f"of_{a.op}_ix({p}, {q})"
         if dims.bounds(a.a)[0] >= 0:
             return f"({p} {'/' if a.op == '//' else '%'} {q})"
         return f"of_{'floor_div' if a.op == '//' else 'floor_mod'}_ix({p}, {q})"
     return names.get(a.name, a.name) if names else a.name
+
+
+def _factors(d: Expr) -> int:
+    """Factors of a product, the number among them; 0 for a sum, which is in parentheses."""
+    ((mono, c), *more) = d.terms
+    return 0 if more else len(mono) + (abs(c) != 1)
 
 
 _FROM = {

@@ -159,7 +159,8 @@ class Lowering:
 
         for s in dims.symbols(d):
             self.symbols[s.name] = s
-        return dim_text(d)
+        text = dim_text(d)
+        return f"({text})" if " * " in text else text
 
     def put_dim(self, d: Dim) -> str:
         """The C place where `Code` stores the size that it found out (a fresh symbol)."""

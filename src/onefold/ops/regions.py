@@ -320,6 +320,12 @@ def _same_count(k: Lowering) -> str:
     return "" if p == q else f"if ({k.dim(p)} != {k.dim(q)}) OF_STOP(OF_BAD_SIZE);\n"
 
 
+def _bin(i: int, size: Any, start: Any, extent: int) -> slice:
+    """The elements of bin i of an axis, as far as they lie inside."""
+    ends = np.clip([np.floor(i * size) + start, np.ceil((i + 1) * size) + start], 0, extent)
+    return slice(int(ends[0]), int(ends[1]))
+
+
 @operator
 class MaxRoiPool(Regions):
     """The maximum in each bin of regions [r, 5] (image, x1, y1, x2, y2), borders rounded."""
@@ -350,9 +356,8 @@ class MaxRoiPool(Regions):
             bh = kind(max(bottom - top + 1, 1)) / kind(self.height)
             bw = kind(max(right - left + 1, 1)) / kind(self.width)
             for p, q in np.ndindex(self.height, self.width):
-                rows = np.clip([np.floor(p * bh) + top, np.ceil((p + 1) * bh) + top], 0, x.shape[2])
-                cols = np.clip([np.floor(q * bw) + left, np.ceil((q + 1) * bw) + left], 0, x.shape[3])
-                part = x[int(roi[0]), :, int(rows[0]) : int(rows[1]), int(cols[0]) : int(cols[1])]
+                rows = _bin(p, bh, top, x.shape[2])
+                part = x[int(roi[0]), :, rows, _bin(q, bw, left, x.shape[3])]
                 if part.size:
                     y[r, :, p, q] = part.max((1, 2))
         return y
@@ -374,13 +379,17 @@ class MaxRoiPool(Regions):
             return f"(ix)of_clamp_{kind}({v}, 0, (real){end})"
 
         body = f"""
-        const ix i0 = {edge("floor", "p", "bh", "top", "h")}, i1 = {edge("ceil", "p + 1", "bh", "top", "h")};
-        const ix j0 = {edge("floor", "q", "bw", "left", "w")}, j1 = {edge("ceil", "q + 1", "bw", "left", "w")};
+        const ix i0 = {edge("floor", "p", "bh", "top", "h")};
+        const ix i1 = {edge("ceil", "p + 1", "bh", "top", "h")};
+        const ix j0 = {edge("floor", "q", "bw", "left", "w")};
+        const ix j1 = {edge("ceil", "q + 1", "bw", "left", "w")};
         if (i0 < i1 && j0 < j1) value = -OF_INF_F32;
         for (ix i = i0; i < i1; i++)
-          for (ix j = j0; j < j1; j++) value = of_max_{kind}(value, {k.load(0, "from + i * w + j")});"""
+          for (ix j = j0; j < j1; j++)
+            value = of_max_{kind}(value, {k.load(0, "from + i * w + j")});"""
         batch = f"of_{kind}_to_i64(of_floor_{kind}({at[0]}))"
-        finite = f"  if (!(of_abs_{kind}(left + top + right + bottom) < 1e9)) OF_STOP(OF_BAD_VALUE);"
+        total = f"of_abs_{kind}(left + top + right + bottom)"
+        finite = f"  if (!({total} < 1e9)) OF_STOP(OF_BAD_VALUE);"
         return self.frame(k, batch, setup + "\n" + finite, body)
 
     @classmethod

@@ -229,6 +229,9 @@ class ResizeAxis(Sized):
     def _computed(self, x: scalar.TensorExpr, i: Sequence[Dim], axis: int) -> Scalar:
         """An element where extents are known at run time only."""
         extent = x.shape[axis]
+        times = self._repeats(extent)
+        if times is not None:
+            return x(*i[:axis], dims.floordiv(i[axis], times), *i[axis + 1 :])
         at = self._position(i[axis], extent)
         top = Index(dims.add(extent, -1))
 
@@ -250,6 +253,16 @@ class ResizeAxis(Sized):
             total = term if total is None else total + term
         assert total is not None
         return total
+
+    def _repeats(self, extent: Dim) -> int | None:
+        """How often each element is repeated, where the nearest one is found by a division."""
+        whole = self.scale is not None and self.scale == int(self.scale)
+        times = int(self.scale) if self.scale is not None and whole else 0
+        if self.mode != "nearest" or not times or self.size != dims.mul(extent, times):
+            return None
+        plain = self.coordinate == "asymmetric" and self.nearest in ("floor", "simple")
+        centred = self.coordinate == "half_pixel" and self.nearest.startswith("round")
+        return times if plain or centred else None
 
     def _position(self, i: Dim, extent: Dim) -> Scalar:
         at = scalar.cast(Index(i), dtypes.f32)

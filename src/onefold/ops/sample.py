@@ -339,7 +339,8 @@ class Col2Im(Op):
                 tests: list[Scalar] = []
                 column: Dim = 0
                 for a, (b, m) in enumerate(zip(at, counts, strict=True)):
-                    way = dims.add(i[2 + a], dims.add(self.pads[a], dims.mul(b, -self.dilations[a])))
+                    back = dims.mul(b, -self.dilations[a])
+                    way = dims.add(i[2 + a], dims.add(self.pads[a], back))
                     s = self.strides[a]
                     place = dims.floordiv(way, s)
                     tests.append(Inside(place, 0, m))
@@ -449,7 +450,8 @@ class DeformConv(Op):
     def lower(self, k: Lowering) -> Lowered:
         x, w, offset = k.x(0), k.x(1), k.x(2)
         m, per, kh, kw = w.shape
-        group_m, group_c = dims.floordiv(m, self.group), dims.floordiv(x.shape[1], self.offset_group)
+        group_m = dims.floordiv(m, self.group)
+        group_c = dims.floordiv(x.shape[1], self.offset_group)
 
         def element(b: Dim, o: Dim, i: Dim, j: Dim) -> Scalar:
             def term(c: Dim, p: Dim, q: Dim) -> Scalar:
@@ -494,7 +496,8 @@ def _bilinear(x: TensorExpr, lead: Sequence[Dim], where: Sequence[Scalar]) -> Sc
     for taps in itertools.product((0.0, 1.0), (0.0, 1.0)):
         at = [p + t if t else p for p, t in zip(low, taps, strict=True)]
         extents = x.shape[-2:]
-        tests = [t for q, d in zip(at, extents, strict=True) for t in (q >= 0, q <= real(d, q) - 1)]
+        pairs = list(zip(at, extents, strict=True))
+        tests = [t for q, d in pairs for t in (q >= 0, q <= real(d, q) - 1)]
         w = [f if t else 1.0 - f
              for f, t in ((p - q, t) for p, q, t in zip(where, low, taps, strict=True))]  # fmt: skip
         place = [clamped(q, d) for q, d in zip(at, extents, strict=True)]
