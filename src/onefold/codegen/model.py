@@ -107,7 +107,8 @@ def header(program: Program, prefix: str) -> str:
                 f"  // {c_comment(port.name)}: {c_comment(repr(port.type))}"
             )
     for k, s in enumerate([*program.dims, *program.found]):
-        lines.append(f"// dims[{k}]: {s.name}, {s.lo} to {s.hi}")
+        kept = f"; begin with {s.lo}, keep it from call to call" if s.name in program.grown else ""
+        lines.append(f"// dims[{k}]: {s.name}, {s.lo} to {s.hi}{kept}")
     lines += [
         "",
         "// Puts the initial contents into the state; call it once before the first run.",
@@ -157,6 +158,10 @@ class _Main:
         out += self.block(p.steps, "  ")
         for k, d in enumerate(p.found):
             out.append(f"  dims[{len(p.dims) + k}] = {d.name};")
+        grown = p.grown
+        for k, d in enumerate(p.dims):
+            if d.name in grown:
+                out.append(f"  dims[{k}] = {dim_text(grown[d.name])};  // size of a state, from now on")
         out.append("  return 0;\n}\n")
         out += self._state_init()
         return "\n".join(out)

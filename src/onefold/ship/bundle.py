@@ -86,7 +86,14 @@ def build(
     stem = model.name.rsplit(".", 1)[0]
     name = prefix or c_name(stem, 32).lower()
     graph.name = stem
-    folder = Path(out)
+    return build_graph(graph, t, out, name, optimize, measure)
+
+
+def build_graph(
+    graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True
+) -> Bundle:
+    """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
+    folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
     program = plan(graph, t)
     sources = emit(program, name)

@@ -1,0 +1,236 @@
+"""Kernel families against the operators' references.
+
+Shapes lie around every tile edge: channels and widths one below, at and above what vectors and
+tiles hold, with strides, dilations and paddings that differ on all sides. Many nodes share one
+program, as compiling takes the time. Outputs lie between canaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onefold import plan
+from onefold.dev.cases import compare
+from onefold.dev.reference import Environment
+from onefold.ir import dtypes
+from onefold.ir.graph import Builder, Graph, Origin, Value
+from onefold.ir.types import TensorType
+from onefold.ops import registry
+from onefold.ops.activation import Relu, Sigmoid
+from onefold.ops.base import Op
+from onefold.ops.conv import Conv, ConvTranspose
+from onefold.ops.elementwise import Add, Mul
+from onefold.ops.matmul import MatMul
+from onefold.plan.program import Program
+from onefold.run import emulator
+from onefold.run.artifact import build
+from onefold.run.library import Call
+from onefold.run.session import Loaded
+from onefold.ship.bundle import build_graph
+from onefold.target import find, runs_here
+
+pytestmark = pytest.mark.toolchain
+
+Array = np.ndarray[Any, Any]
+HOSTS = ("host", "x86-64-v4", "x86-64-v3", "x86-64-v2")
+CANARY = 0xA5
+GUARD = 4096
+
+
+class Net:
+    """A graph in the making, with the arrays of its inputs."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.graph = Graph("net")
+        self.builder = Builder(self.graph, Origin(("net",)), fold=False)
+        self.feeds: list[Array] = []
+
+    def data(self, *shape: int) -> Array:
+        return self.rng.uniform(-1, 1, shape).astype(np.float32)
+
+    def input(self, *shape: int) -> Value:
+        v = Value(f"x{len(self.feeds)}", TensorType(shape, dtypes.f32))
+        self.graph.inputs.append(v)
+        self.feeds.append(self.data(*shape))
+        return v
+
+    def const(self, *shape: int) -> Value:
+        return self.builder.const(self.data(*shape))
+
+    def op(self, op: Op, *inputs: Value | None) -> Value:
+        return self.builder.op(op, *inputs)
+
+    def output(self, v: Value) -> None:
+        self.graph.outputs.append(v)
+
+    def expected(self) -> list[Array]:
+        return [np.asarray(a) for a in Environment().run(self.graph, self.feeds)]
+
+
+def algorithms(program: Program) -> list[str]:
+    return [s.algorithm for s in program.flat()]
+
+
+def run_here(net: Net, target: str, folder: Path) -> tuple[list[Array], list[str]]:
+    """Results in this process; AssertionError where something beside an output was written."""
+    t = find(target)
+    if not runs_here(t):
+        pytest.skip(f"this machine cannot run {target}")
+    program = plan.plan(net.graph, t)
+    loaded = Loaded(build(program, t, folder))
+    raw = []
+    outs = []
+    for p in loaded.outputs:
+        size = int(np.prod(p.ints)) * np.dtype(p.dtype).itemsize
+        whole = np.full(size + 2 * GUARD + 64, CANARY, np.uint8)
+        start = GUARD + (-whole.__array_interface__["data"][0] - GUARD) % 64
+        raw.append((whole, start, size))
+        outs.append(whole[start : start + size].view(p.dtype).reshape(p.ints))
+    Call(loaded.library, loaded.arenas.take(), loaded.weights, loaded.state, net.feeds, outs)()
+    for whole, start, size in raw:
+        assert (whole[:start] == CANARY).all(), "written before an output"
+        assert (whole[start + size :] == CANARY).all(), "written behind an output"
+    return outs, algorithms(program)
+
+
+def check(net: Net, target: str, folder: Path) -> list[str]:
+    want = net.expected()
+    got, used = run_here(net, target, folder)
+    for k, (w, y) in enumerate(zip(want, got, strict=True)):
+        producer = net.graph.outputs[k].producer
+        compare(w, y, f"{producer!r} on {target}", 1e-5)
+    return used
+
+
+def conv(net: Net, x: Value, oc: int, kernel: Sequence[int], bias: bool = True, **attrs: Any) -> Value:
+    group = attrs.get("group", 1)
+    channels = x.tensor.ints[1]
+    w = net.const(oc, channels // group, *kernel)
+    return net.op(Conv(**attrs), x, w, net.const(oc) if bias else None)
+
+
+def conv_net() -> Net:
+    """Direct convolutions, each from an input to an output."""
+    net = Net(1)
+    for oc in (1, 3, 8, 15, 16, 17, 24, 33):
+        net.output(conv(net, net.input(1, 5, 4, 9), oc, (1, 1)))
+    for ic in (1, 3, 15, 16, 17):
+        net.output(conv(net, net.input(1, ic, 5, 7), 19, (3, 3), pads=(1, 1, 1, 1)))
+    for width in range(1, 18):
+        net.output(conv(net, net.input(1, 4, 3, width), 16, (3, 3), width % 2 == 0, pads=(1,) * 4))
+    net.output(conv(net, net.input(2, 3, 11, 13), 20, (3, 3), strides=(2, 2), pads=(0, 1, 1, 0)))
+    net.output(conv(net, net.input(1, 3, 12, 16), 9, (5, 2), strides=(1, 3), pads=(4, 0, 2, 1)))
+    net.output(conv(net, net.input(1, 6, 9, 17), 8, (3, 3), dilations=(2, 3), pads=(2, 3, 1, 6)))
+    net.output(conv(net, net.input(1, 2, 1, 40), 5, (1, 9), pads=(0, 4, 0, 4)))
+    net.output(conv(net, net.input(1, 3, 40), 6, (11,), strides=(2,), pads=(3, 7)))
+    net.output(conv(net, net.input(3, 7, 1, 1), 12, (1, 1)))
+    net.output(conv(net, net.input(1, 4, 2, 2), 3, (2, 2), pads=(3, 3, 3, 3)))
+    return net
+
+
+def blocked_net() -> Net:
+    """Channel blocks between an input and an output in rows: every kind of reader and writer."""
+    net = Net(2)
+    for channels, width in ((16, 9), (24, 7), (15, 8), (33, 17), (8, 1)):
+        x = conv(net, net.input(1, 3, 6, width), channels, (3, 3), pads=(1, 1, 1, 1))
+        a = net.op(Relu(), x)
+        d = conv(net, a, channels, (3, 3), group=channels, pads=(1, 1, 1, 1))
+        s = net.op(Mul(), d, net.op(Sigmoid(), d))
+        r = net.op(Add(), conv(net, s, channels, (1, 1)), a)
+        pool = registry.by_name["MaxPool"](kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+        both = net.op(registry.by_name["Concat"](axis=1), net.op(pool, r), a, r)
+        y = conv(net, both, 10, (3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
+        net.output(y)
+        net.output(net.op(registry.by_name["AveragePool"](kernel_shape=(6, width)), r))
+    return net
+
+
+def depthwise_net() -> Net:
+    net = Net(3)
+    layers: list[tuple[int, int, int, dict[str, Any]]] = [
+        (c, 3, 9, {"pads": (1, 1, 1, 1)}) for c in (8, 15, 16, 17, 24)
+    ]
+    layers += [(16, 3, w, {"pads": (1, 1, 1, 1)}) for w in range(1, 18)]
+    layers += [
+        (16, 5, 12, {"pads": (2, 2, 2, 2), "strides": (2, 2)}),
+        (16, 3, 11, {"pads": (0, 1, 1, 0), "strides": (2, 1)}),
+        (16, 3, 10, {"pads": (2, 2, 3, 1), "dilations": (2, 2)}),
+        (16, 2, 6, {"pads": (0, 0, 0, 0)}),
+    ]
+    for channels, k, width, attrs in layers:
+        x = conv(net, net.input(1, 2, 5, width), channels, (1, 1))
+        net.output(conv(net, x, channels, (k, k), group=channels, **attrs))
+    x = conv(net, net.input(2, 3, 20), 18, (1,))
+    net.output(conv(net, x, 18, (4,), group=18, pads=(1, 2)))
+    return net
+
+
+def transposed_net() -> Net:
+    net = Net(4)
+    layers: list[tuple[int, int, tuple[int, int], dict[str, Any]]] = [
+        (3, 5, (2, 2), {"strides": (2, 2)}),
+        (17, 16, (3, 3), {"strides": (2, 2), "pads": (1, 1, 1, 1), "output_padding": (1, 1)}),
+        (4, 24, (4, 4), {"strides": (2, 2), "pads": (1, 1, 1, 1)}),
+        (2, 3, (1, 2), {"strides": (3, 3)}),
+        (5, 9, (3, 2), {"dilations": (2, 3), "strides": (1, 2)}),
+        (5, 9, (3, 3), {"dilations": (2, 2), "strides": (2, 2), "pads": (2, 0, 1, 2)}),
+    ]
+    for ic, oc, kernel, attrs in layers:
+        x = net.input(1, ic, 4, 7)
+        net.output(net.op(ConvTranspose(**attrs), x, net.const(ic, oc, *kernel), net.const(oc)))
+    x = net.input(2, 3, 9)
+    net.output(net.op(ConvTranspose(strides=(2,)), x, net.const(3, 4, 3)))
+    return net
+
+
+def matmul_net() -> Net:
+    net = Net(5)
+    for rows in (1, 2, 7, 8, 9, 16, 17):
+        net.output(net.op(MatMul(), net.input(rows, 13), net.const(13, 24)))
+    for columns in (1, 3, 8, 15, 16, 17, 31, 33, 130):
+        net.output(net.op(MatMul(), net.input(5, 9), net.const(9, columns)))
+        net.output(net.op(MatMul(), net.input(1, 40), net.const(40, columns)))
+    y = net.op(MatMul(), net.input(2, 3, 5, 6), net.const(6, 10))
+    net.output(net.op(Relu(), net.op(Add(), y, net.const(10))))
+    net.output(net.op(MatMul(), net.input(6), net.const(6, 10)))
+    return net
+
+
+NETS = {
+    "conv_direct": conv_net, "blocked": blocked_net, "conv_depthwise": depthwise_net,
+    "conv_transposed": transposed_net, "matmul_packed": matmul_net,
+}  # fmt: skip
+
+
+def cells() -> Iterator[tuple[str, str]]:
+    for name in NETS:
+        for target in HOSTS:
+            yield name, target
+
+
+@pytest.mark.parametrize(("name", "target"), list(cells()))
+def test_family(name: str, target: str, tmp_path: Path) -> None:
+    net = NETS[name]()
+    used = check(net, target, tmp_path)
+    if name != "blocked":
+        mine = sum(a.startswith(name) for a in used)
+        assert mine >= len(net.graph.outputs), f"{name} took {mine} of {len(net.graph.outputs)}"
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("name", list(NETS))
+def test_family_on_arm64(name: str, tmp_path: Path) -> None:
+    t = find("arm64")
+    if not emulator.available(t):
+        pytest.skip("QEMU for arm64 is not installed")
+    net = NETS[name]()
+    want = net.expected()
+    bundle = build_graph(net.graph, t, tmp_path, "net", measure=False)
+    for w, y, v in zip(want, bundle.run(net.feeds), net.graph.outputs, strict=True):
+        compare(w, y, f"{v.producer!r} on arm64", 1e-5)
