@@ -33,7 +33,9 @@ class T:
             self.dtype = self.data.dtype.name
 
 
-def build(name: str, inputs: Sequence[T | None], outputs: Sequence[T], options: Any = None) -> bytes:
+def build(
+    name: str, inputs: Sequence[T | None], outputs: Sequence[T], options: Any = None
+) -> bytes:
     """The bytes of a file; options: an object of the schema's option class."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as s

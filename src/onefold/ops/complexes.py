@@ -39,7 +39,8 @@ class ComplexOf(Op):
 
     def lower(self, k: Lowering) -> Lowered:
         size = k.dim(k.y().size)
-        return Code(f"for (ix i = 0; i < {size}; i++) y0[i] = (of_c64){{x0[2 * i], x0[2 * i + 1]}};")
+        loop = f"for (ix i = 0; i < {size}; i++)"
+        return Code(loop + " y0[i] = (of_c64){x0[2 * i], x0[2 * i + 1]};")
 
 
 @operator
@@ -58,12 +59,13 @@ class ComplexPart(Op):
         return [TensorType(x.shape, dtypes.f32)]
 
     def ref(self, n: Node, *x: Any) -> Any:
-        f = {"real": np.real, "imag": np.imag, "abs": np.abs}[self.part]
-        return np.asarray(f(x[0]), np.float32)
+        value = {"real": x[0].real, "imag": x[0].imag}.get(self.part)
+        return np.asarray(np.abs(x[0]) if value is None else value, np.float32)
 
     def lower(self, k: Lowering) -> Lowered:
         value = {
             "real": "x0[i].re", "imag": "x0[i].im",
             "abs": "(float)of_sqrt_f64((double)x0[i].re * x0[i].re + (double)x0[i].im * x0[i].im)",
         }[self.part]  # fmt: skip
-        return Code(f"for (ix i = 0; i < {k.dim(dims.product(k.x(0).shape))}; i++) y0[i] = {value};")
+        size = k.dim(dims.product(k.x(0).shape))
+        return Code(f"for (ix i = 0; i < {size}; i++) y0[i] = {value};")

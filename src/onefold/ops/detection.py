@@ -122,7 +122,9 @@ for (ix i = 0; i < {4 * d}; i++) y0[i] = 0.0f;
 for (ix i = 0; i < {d}; i++) y1[i] = y2[i] = 0.0f;
 ix found = 0;"""
         pick = f"""of_pick_box(best, active, {count})"""
-        drop = f"of_drop_overlaps(box, active, {count}, i, {literal(self.iou_threshold, dtypes.f32)});"
+        drop = (
+            f"of_drop_overlaps(box, active, {count}, i, {literal(self.iou_threshold, dtypes.f32)});"
+        )
         threshold = literal(self.score_threshold, dtypes.f32)
         if self.regular:
             body = f"""

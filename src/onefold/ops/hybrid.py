@@ -182,8 +182,8 @@ class HybridWindow(Hybrid):
         q = np.pad(q, ((0, 0), (p[0], p[2]), (p[1], p[3]), (0, 0)))
         for r in range(w.shape[1]):
             for s in range(w.shape[2]):
-                rows = r * self.dilations[0] + np.arange(axes[0].out) * self.strides[0]
-                cols = s * self.dilations[1] + np.arange(axes[1].out) * self.strides[1]
+                rows = r * self.dilations[0] + np.arange(dims.upper(axes[0].out)) * self.strides[0]
+                cols = s * self.dilations[1] + np.arange(dims.upper(axes[1].out)) * self.strides[1]
                 yield r, s, q[:, rows][:, :, cols]
 
 
@@ -240,7 +240,7 @@ class HybridDepthwiseConv2D(HybridWindow):
     def infer(self, n: Node) -> Sequence[TensorType]:
         x, w = n.arg(0).shape, n.arg(1).shape
         fits = len(x) == 4 and len(w) == 4 and isinstance(x[3], int) and isinstance(w[3], int)
-        if not fits or w[0] != 1 or not x[3] or w[3] % x[3]:  # type: ignore[operator]
+        if not fits or w[0] != 1 or not x[3] or w[3] % x[3]:
             raise Refusal(f"weights {w} do not fit an image {x}")
         return self.shape_of(n, w[3])
 

@@ -219,7 +219,8 @@ class AffineQuantize(Op):
         return [TensorType(x.shape, self.dtype)]
 
     def ref(self, n: Node, *x: Any) -> Any:
-        y = fx.affine_quantize(x[0], np.float32(self.scale), self.zero, self.dtype.lo, self.dtype.hi)
+        low, high = self.dtype.lo, self.dtype.hi
+        y = fx.affine_quantize(x[0], self.scale, self.zero, low, high)
         return y.astype(self.dtype.numpy)
 
     def lower(self, k: Lowering) -> scalar.TensorExpr:
@@ -261,7 +262,8 @@ class AffineDequantize(Op):
         rank = x[0].ndim
         one = len(self.scale) == 1
         zero = self.zero[0] if one else self._along(self.zero, rank)
-        scale = np.float32(self.scale[0]) if one else self._along(np.float32(self.scale), rank)
+        scales = np.array(self.scale, np.float32)
+        scale = scales[0] if one else self._along(scales, rank)
         return np.asarray((x[0].astype(np.int64) - zero).astype(np.float32) * scale, np.float32)
 
     def lower(self, k: Lowering) -> scalar.TensorExpr:
@@ -269,8 +271,8 @@ class AffineDequantize(Op):
         if len(self.scale) == 1:
             return k.map(lambda *i: (x(*i).cast(dtypes.i32) - self.zero[0]).cast(dtypes.f32)
                          * self.scale[0])  # fmt: skip
-        scale = _table(np.float32(self.scale), dtypes.f32)
-        zero = _table(np.int32(self.zero), dtypes.i32)
+        scale = _table(np.array(self.scale, np.float32), dtypes.f32)
+        zero = _table(np.array(self.zero, np.int32), dtypes.i32)
         return k.map(lambda *i: (x(*i).cast(dtypes.i32) - zero(i[self.axis])).cast(dtypes.f32)
                      * scale(i[self.axis]))  # fmt: skip
 

@@ -86,7 +86,8 @@ def rounded_once(x: Array, m: Array, s: Array) -> Array:
     """x m 2^(s - 31) to nearest, halves away from zero."""
     total = 31 - np.asarray(s, np.int64)
     p = x.astype(np.int64) * m
-    return np.sign(p) * ((np.abs(p) + (np.int64(1) << (total - 1))) >> total)
+    y: Array = np.sign(p) * ((np.abs(p) + (np.int64(1) << (total - 1))) >> total)
+    return y
 
 
 def folded(k: Lowering, op: QuantContraction, axes: tuple[int, ...]) -> TensorExpr | None:

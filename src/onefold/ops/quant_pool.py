@@ -60,11 +60,13 @@ class QuantPool2D(Op):
 
     def ref(self, n: Node, *x: Any) -> Any:
         a, b = self.axes(x[0].shape)
-        y = np.zeros((x[0].shape[0], a.out, b.out, x[0].shape[3]), np.int64)
-        for i in range(y.shape[1]):
-            for j in range(y.shape[2]):
-                r, q = a.at(i, 0), b.at(j, 0)
-                part = x[0][:, max(r, 0) : r + a.kernel, max(q, 0) : q + b.kernel]  # type: ignore[operator,type-var]
+        rows, cols = dims.upper(a.out), dims.upper(b.out)
+        y = np.zeros((x[0].shape[0], rows, cols, x[0].shape[3]), np.int64)
+        for i in range(rows):
+            for j in range(cols):
+                r, q = dims.upper(a.at(i, 0)), dims.upper(b.at(j, 0))
+                h, w = self.kernel
+                part = x[0][:, max(r, 0) : r + h, max(q, 0) : q + w]
                 if self.kind == "max":
                     y[:, i, j] = part.max(axis=(1, 2))
                 else:
@@ -146,8 +148,9 @@ for (ix row = 0; row < {rows}; row++) {{
 
     cases: ClassVar = tuple(
         Case((((*rows, 11), kind), np.sort(np.random.default_rng(1).integers(
-            0, (1 << 31) - 1, 256).astype(np.int32))[::-1].copy()), {"dtype": dtypes.BY_NAME[to]}, s)
-        for rows, kind, to, s in [((3,), "i8", "i8", 0), ((), "u8", "u8", 1), ((2, 2), "i8", "i16", 2)]
+            0, (1 << 31) - 1, 256).astype(np.int32))[::-1].copy()), {"dtype": to}, s)
+        for rows, kind, to, s in [((3,), "i8", dtypes.i8, 0), ((), "u8", dtypes.u8, 1),
+                                  ((2, 2), "i8", dtypes.i16, 2)]
     )  # fmt: skip
 
 

@@ -86,7 +86,8 @@ class SignalFftAutoScale(Op):
 
     def lower(self, k: Lowering) -> Lowered:
         size = k.dim(dims.product(k.x(0).shape))
-        return Code(f"""
+        return Code(
+            f"""
 int16_t top = 0;
 for (ix i = 0; i < {size}; i++) {{
   if (x0[i] > top) top = x0[i];
@@ -94,7 +95,9 @@ for (ix i = 0; i < {size}; i++) {{
 }}
 const int bits = 15 - of_msb_u32((uint32_t)(int32_t)top), up = bits > 0 ? bits : 0;
 for (ix i = 0; i < {size}; i++) y0[i] = (int16_t)(x0[i] * (1 << up));
-y1[0] = up;""", ("of_signal.h",))
+y1[0] = up;""",
+            ("of_signal.h",),
+        )
 
 
 def _msb(x: int) -> int:
@@ -147,7 +150,9 @@ class SignalRfft(Op):
     exact: ClassVar = True
     cases: ClassVar = tuple(
         Case((((*rows, length), "i16"), *fft_tables(size // 2)), {"fft_length": size}, seed)
-        for seed, (rows, length, size) in enumerate([((), 30, 32), ((2,), 16, 16), ((1,), 400, 512)])
+        for seed, (rows, length, size) in enumerate(
+            [((), 30, 32), ((2,), 16, 16), ((1,), 400, 512)]
+        )
     )
 
     def infer(self, n: Node) -> Sequence[TensorType]:
@@ -172,7 +177,12 @@ class SignalRfft(Op):
 
     def lower(self, k: Lowering) -> Lowered:
         shape = k.x(0).type.ints
-        rows, length, size, half = math.prod(shape[:-1]), shape[-1], self.fft_length, self.fft_length // 2
+        rows, length, size, half = (
+            math.prod(shape[:-1]),
+            shape[-1],
+            self.fft_length,
+            self.fft_length // 2,
+        )
         stages, m, stride = [], 1, half
         for p in reversed(fft_order(half)):
             stride //= p
@@ -289,10 +299,11 @@ class SignalFilterBank(Op):
 
     exact: ClassVar = True
     cases: ClassVar = tuple(
-        Case((((12,), "u32"), np.arange(1, 11, dtype=np.int16), np.arange(10, 0, -1, dtype=np.int16),
-              *(np.array(v, np.int16) for v in table)), {}, seed)
+        Case((((12,), "u32"), np.arange(1, 11, dtype=np.int16),
+              np.arange(10, 0, -1, dtype=np.int16), *(np.array(v, np.int16) for v in table)), {}, seed)
         for seed, table in enumerate([
-            ([0, 2, 5], [0, 2, 5], [2, 3, 4]), ([1, 1, 1], [0, 0, 0], [1, 0, 9]), ([3, 4], [7, 9], [1, 1])])
+            ([0, 2, 5], [0, 2, 5], [2, 3, 4]), ([1, 1, 1], [0, 0, 0], [1, 0, 9]),
+            ([3, 4], [7, 9], [1, 1])])
     )  # fmt: skip
 
     def infer(self, n: Node) -> Sequence[TensorType]:
@@ -326,7 +337,8 @@ class SignalFilterBank(Op):
 
     def lower(self, k: Lowering) -> Lowered:
         bins, weights = k.x(0).type.ints[0], min(k.x(1).type.ints[0], k.x(2).type.ints[0])
-        return Code(f"""
+        return Code(
+            f"""
 uint64_t own = 0, rest = 0;
 for (ix c = 0; c < {k.x(3).type.ints[0]}; c++) {{
   const ix f = x3[c], w = x4[c], n = x5[c] > 0 ? x5[c] : 0;
@@ -338,7 +350,9 @@ for (ix c = 0; c < {k.x(3).type.ints[0]}; c++) {{
   if (c) y0[c - 1] = own;
   own = rest;
   rest = 0;
-}}""", stops=True)
+}}""",
+            stops=True,
+        )
 
 
 @operator
@@ -477,12 +491,15 @@ class SignalPcan(Op):
         return np.array(out, np.uint32)
 
     def lower(self, k: Lowering) -> Lowered:
-        return Code(f"""
+        return Code(
+            f"""
 for (ix i = 0; i < {k.dim(k.x(0).shape[0])}; i++) {{
   const uint32_t gain = (uint32_t)(int32_t)of_wide_dynamic(x1[i], x2);
   const uint32_t snr = (uint32_t)(((uint64_t)x0[i] * gain) >> {self.snr_shift});
   y0[i] = snr < (2u << 12) ? (snr * snr) >> 20 : (snr >> 6) - 64u;
-}}""", ("of_signal.h",))
+}}""",
+            ("of_signal.h",),
+        )
 
 
 def _wide_dynamic(x: int, lut: Sequence[int]) -> int:
@@ -492,7 +509,7 @@ def _wide_dynamic(x: int, lut: Sequence[int]) -> int:
     bits = _msb(x)
     a, b, c = lut[4 * bits - 6 : 4 * bits - 3]
     f = (x << (11 - bits) if bits < 11 else x >> (bits - 11)) & 0x3FF
-    v = ((c * f) >> 5) + ((b << 5) if b >= 0 else (b << 5))
+    v = ((c * f) >> 5) + (b << 5)
     v = ((v * f + (1 << 14)) >> 15) + a
     return int(_wrap16(v))
 
@@ -517,13 +534,19 @@ class SignalFilterBankLog(Op):
 
     def ref(self, n: Node, *x: Any) -> Any:
         lut = x[1].astype(int).tolist()
-        out = [_log(v << self.correction & 0xFFFFFFFF, self.scale, lut) for v in x[0].reshape(-1).tolist()]
+        out = [
+            _log(v << self.correction & 0xFFFFFFFF, self.scale, lut)
+            for v in x[0].reshape(-1).tolist()
+        ]
         return np.array(out, np.int16).reshape(x[0].shape)
 
     def lower(self, k: Lowering) -> Lowered:
-        return Code(f"""
+        return Code(
+            f"""
 for (ix i = 0; i < {k.dim(dims.product(k.x(0).shape))}; i++)
-  y0[i] = of_scaled_log(x0[i] << {self.correction}, {self.scale}u, x1);""", ("of_signal.h",))
+  y0[i] = of_scaled_log(x0[i] << {self.correction}, {self.scale}u, x1);""",
+            ("of_signal.h",),
+        )
 
     cases: ClassVar = tuple(
         Case((np.array([0, 1, 2, 3, 100, 65535, 65536, 2**31 + 5, 2**32 - 1], np.uint32),

@@ -34,7 +34,7 @@ def scaled(q: Array, real: float) -> Array:
 def relu(n: TfliteNode, q: Array, x: Value, y: TensorType) -> Array:
     real = f32(scale_of(x) / scale_of(y))
     lo, hi = activation_range(n.op_type, y)
-    return np.clip(scaled(q, real) + zero_of(y), lo, hi)
+    return np.asarray(np.clip(scaled(q, real) + zero_of(y), lo, hi))
 
 
 def leaky_relu(n: TfliteNode, q: Array, x: Value, y: TensorType) -> Array:

@@ -13,8 +13,8 @@ from onefold.errors import AcceleratorModelError, Miss, ModelFormatError, Unsupp
 from onefold.frontend import importer
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.frontend.model import Declared
-from onefold.frontend.tflite import records as r
 from onefold.frontend.source import Source
+from onefold.frontend.tflite import records as r
 from onefold.frontend.tflite.reader import read
 from onefold.frontend.tflite.rules import TfliteRule, rules
 from onefold.ir import dims, dtypes
@@ -273,10 +273,12 @@ class Importer:
             op.name, op.version, label(g, op), op.options, inputs, names, types,
             bytes(op.custom_options), self, between,
         )  # fmt: skip
-        if isinstance(found, type):
+        if isinstance(found, type) and issubclass(found, Op):
             return found.from_tflite(node, self.builder)
         assert found is not None
-        return found(node, self.builder)
+        rule: Any = found
+        made: Sequence[Value] = rule(node, self.builder)
+        return made
 
     def _result_type(self, t: r.Tensor) -> TensorType:
         if t.dtype in HANDLES:
@@ -295,7 +297,7 @@ class Importer:
                     "inputs"))  # fmt: skip
                 v = None
             elif v not in self.scope.values.values():
-                v.type = replace(v.type, quant=quant_of(t))
+                v.type = replace(v.tensor, quant=quant_of(t))
                 v.name = self.builder.name(t.name or v.name)
         self.scope.values[tensor] = v
 

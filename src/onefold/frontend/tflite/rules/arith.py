@@ -52,7 +52,7 @@ def clamped(n: TfliteNode) -> dict[str, Any]:
 
 
 def one_scale(n: TfliteNode, left: int, power: int = 1) -> dict[str, Any]:
-    """Multipliers that bring both inputs to twice the larger scale, and from there to the result."""
+    """Multipliers that bring both inputs to twice the larger scale, and then to the result's."""
     a, c = n.arg(0), n.arg(1)
     sa, sb, sy = scale_of(a), scale_of(c), scale_of(n.output_types[0])
     twice = 2 * max(sa, sb)
@@ -247,19 +247,20 @@ Real = Callable[[Array], Array]
 
 
 def _sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def _erf(x: Array) -> Array:
-    return np.vectorize(math.erf, otypes=[np.float64])(x)
+    return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(x))
 
 
 def _gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + _erf(x * math.sqrt(0.5)))
+    return np.asarray(0.5 * x * (1 + _erf(x * math.sqrt(0.5))))
 
 
 def _gelu_tanh(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return np.asarray(0.5 * x * (1 + np.tanh(inner)))
 
 
 TABLES: dict[str, Real] = {

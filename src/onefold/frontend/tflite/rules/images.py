@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-
 from onefold.frontend.tflite.common import (
     activate,
     canonical,

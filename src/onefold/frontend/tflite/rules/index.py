@@ -42,7 +42,8 @@ def gather(n: TfliteNode, b: Builder) -> Sequence[Value]:
     y = b.op(GatherND(batch), moved, rows)
     between, width = axis - batch, len(index.shape) - batch
     order = [*range(batch), *(batch + width + k for k in range(between)),
-             *range(batch, batch + width), *range(batch + width + between, len(y.shape))]  # fmt: skip
+             *range(batch, batch + width),
+             *range(batch + width + between, len(y.shape))]  # fmt: skip
     return [transposed(b, y, order)]
 
 
@@ -85,7 +86,9 @@ def cumsum(n: TfliteNode, b: Builder) -> Sequence[Value]:
     fields = {k: bool(n.option(k, False)) for k in ("exclusive", "reverse")}
     if len(axis) != 1:
         raise Refusal(f"{len(axis)} axes")
-    return b.ops(canonical("CumSum", axis=axis_of(axis[0], len(n.arg(0).shape)), **fields), n.arg(0))
+    return b.ops(
+        canonical("CumSum", axis=axis_of(axis[0], len(n.arg(0).shape)), **fields), n.arg(0)
+    )
 
 
 @tflite_rule("REVERSE_SEQUENCE")
@@ -155,7 +158,11 @@ def matrix_set_diag(n: TfliteNode, b: Builder) -> Sequence[Value]:
 @tflite_rule("SEGMENT_SUM")
 def segment_sum(n: TfliteNode, b: Builder) -> Sequence[Value]:
     x, segments = n.arg(0), ints(n, 1, "segments")
-    if len(segments) != x.shape[0] or list(segments) != sorted(segments) or min(segments, default=0) < 0:
+    if (
+        len(segments) != x.shape[0]
+        or list(segments) != sorted(segments)
+        or min(segments, default=0) < 0
+    ):
         raise Refusal("its segments are not one ascending number for each row")
     count = checked_shape((segments[-1] + 1 if segments else 0, *x.shape[1:]))
     empty = b.op(Expand(count), b.const(np.zeros((), x.dtype.numpy)))

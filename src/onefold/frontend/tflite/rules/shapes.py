@@ -171,7 +171,7 @@ def _strided(
                and not _bit(masks["ellipsis"], k))  # fmt: skip
     if used > len(x.shape):
         raise Refusal(f"{used} slices of a tensor of rank {len(x.shape)}")
-    axis, shape = 0, []
+    axis = 0
     starts: list[Dim] = []
     ends: list[Dim] = []
     axes: list[int] = []
@@ -196,12 +196,14 @@ def _strided(
                 s = (0 if by > 0 else dims.INF) if _bit(masks["begin"], k) else s
                 e = (dims.INF if by > 0 else -dims.INF) if _bit(masks["end"], k) else e
                 kept.append(axis)
-            axes.append(axis), starts.append(s), ends.append(e), steps.append(by)
+            axes.append(axis)
+            starts.append(s)
+            ends.append(e)
+            steps.append(by)
             axis += 1
     kept += range(axis, len(x.shape))
     part = cut(b, x, starts, ends, axes, steps)
-    shape = [1 if a < 0 else part.shape[a] for a in kept]
-    return reshaped(b, part, shape)
+    return reshaped(b, part, [1 if a < 0 else part.shape[a] for a in kept])
 
 
 def _bit(mask: int, k: int) -> bool:
