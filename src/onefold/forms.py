@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FEW = 4  # shapes that get a form of their own before one form is made for all
 KEPT = 8  # forms that stay loaded
+ROOM = 4096  # least upper bound of a dimension that varies; memory is touched only as far as used
 
 Range = tuple[int, int]
 
@@ -130,6 +131,7 @@ class Program:
         self._forms: OrderedDict[Any, Form] = OrderedDict()
         self._seen: list[dict[str, int]] = []
         self._general: dict[str, int | Range] | None = None
+        self._growing = False
         require_features(self.target.arch, self.target.features, self.target.name)
         first = self._eager()
         self._first = first
@@ -278,8 +280,9 @@ class Program:
             bound[name] = (0, fit[0])
         free = {n: s for n, s in sizes.items() if n not in bound}
         if free and dict(free) not in self._seen:
+            self._growing |= bool(self._seen) and _grows(self._seen[-1], free)
             self._seen.append(dict(free))
-        if len(self._seen) > FEW:
+        if self._growing or len(self._seen) > FEW:
             bound.update(self._widen(free))
         else:
             bound.update(free)
@@ -302,7 +305,7 @@ class Program:
             out: dict[str, int | Range] = {}
             for n in free:
                 seen = [s[n] for s in self._seen if n in s]
-                top = 1 << (2 * max(seen) + 1).bit_length()
+                top = max(ROOM, 1 << (4 * max(seen)).bit_length())
                 out[n] = seen[0] if len(set(seen)) == 1 else (0, top)
             self._general = g = out
         return g
@@ -312,6 +315,12 @@ class Program:
         form = builder.form()
         self.compiles += builder.compiled
         return form
+
+
+def _grows(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
+    """Whether a size grew by one, or by another size of the call before, as a cache does."""
+    steps = {1, *before.values()}
+    return any(now[n] - before.get(n, now[n]) in steps for n in now if now[n] > before.get(n, now[n]))
 
 
 def _within(size: int, d: int | Range) -> bool:

@@ -154,6 +154,10 @@ class _Main:
                 f"  if ({d.name} < {dim_text(d.lo)} || {d.name} > {dim_text(d.hi)}) "
                 f"return {1 + 16 * self.total} + OF_BAD_SIZE;"
             )
+        for d in p.dims:
+            if d.name in p.grown:
+                text = dim_text(p.grown[d.name])
+                out.append(f"  if ({text} > {dim_text(d.hi)}) return {1 + 16 * self.total} + OF_BAD_SIZE;")
         out += [f"  ix {d.name} = 0;" for d in p.found]
         out += self.block(p.steps, "  ")
         for k, d in enumerate(p.found):

@@ -165,13 +165,16 @@ class Node:
 class State:
     """A value that outlives a call: read through `value`, given its next contents by `update`.
 
-    initial None means zeros. It lives in the context beside the arena.
+    initial None means zeros. It lives in the context beside the arena. A state may grow: `value`
+    then has symbols in its shape, and `grows` says what each of them is at the next call; at the
+    first it is its lower bound.
     """
 
     name: str
     value: Value
     update: Value | None = None
     initial: Array | None = None
+    grows: tuple[tuple[dims.Sym, dims.Dim], ...] = ()
 
 
 @dataclass(eq=False, slots=True)

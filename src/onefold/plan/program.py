@@ -151,6 +151,11 @@ class Program:
     state_bytes: int = 0
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def grown(self) -> dict[str, Dim]:
+        """Sizes of states: symbol name -> what it is at the next call."""
+        return {s.name: d for st in self.graph.states for s, d in st.grows}
+
     def flat(self) -> Iterator[Step]:
         """Every call, in the order of the text."""
         yield from flat(self.steps)

@@ -120,7 +120,10 @@ def manifest(program: Program, sources: Sources, target: Target) -> dict[str, An
         "target": target.facts(),
         "inputs": [_port(p) for p in program.inputs],
         "outputs": [_port(p) for p in program.outputs],
-        "dims": [{"name": s.name, "lo": s.lo, "hi": s.hi} for s in program.dims],
+        "dims": [
+            {"name": s.name, "lo": s.lo, "hi": s.hi, "next": _next(program, s.name)}
+            for s in program.dims
+        ],
         "found": [{"name": s.name, "lo": s.lo, "hi": s.hi} for s in program.found],
         "arena_bytes": program.arena_bytes,
         "arena_lower_bound": program.arena_lower_bound,
@@ -139,6 +142,14 @@ def manifest(program: Program, sources: Sources, target: Target) -> dict[str, An
         ],
         "notes": program.notes,
     }  # fmt: skip
+
+
+def _next(program: Program, name: str) -> Any:
+    """What the size of a state becomes by a call; None for sizes that the caller gives."""
+    from onefold.ir import dims
+
+    d = program.grown.get(name)
+    return None if d is None else dims.to_data(d)
 
 
 def _port(p: Port) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onefold.errors import InputError
+from onefold.ir import dims
 from onefold.ir.graph import Array
 from onefold.run.artifact import LIBRARY, WEIGHTS, Artifact
 from onefold.run.library import ArenaPool, Block, Call, Library, Weights
@@ -34,6 +35,7 @@ class Loaded:
 
     def reset(self) -> None:
         """State back to its initial contents."""
+        self._grown = {d["name"]: d["lo"] for d in self.facts["dims"] if d.get("next") is not None}
         if self.state is None:
             return
         image = bytearray(self.state.size)
@@ -48,22 +50,28 @@ class Loaded:
 
         Raises InputError where two inputs disagree or a size is out of its bounds.
         """
-        env: dict[str, int] = {}
+        env: dict[str, int] = dict(self._grown)
         for a, port in zip(inputs, self.inputs, strict=True):
             port.match(a.shape, env)
         for d in self.facts["dims"]:
             size = env.get(d["name"])
-            if size is not None and not d["lo"] <= size <= d["hi"]:
-                raise InputError(
-                    f"the dimension {d['name']} is {size}",
-                    why=f"the program was compiled for {d['lo']} to {d['hi']}",
-                    remedy="Compile with a wider range: --dim NAME=LO..HI.",
-                )
+            if size is None:
+                continue
+            if d.get("next") is not None:
+                size = dims.value_of(d["next"], env)
+            if not d["lo"] <= size <= d["hi"]:
+                raise _out_of_bounds(d, size)
         return env
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Outputs for inputs in the program's order, element types already checked."""
         ins = [np.asarray(a, order="C") for a in inputs]
+        if self.state is None:
+            return self._run(ins)
+        with self._lock:
+            return self._run(ins)
+
+    def _run(self, ins: Sequence[Array]) -> list[Array]:
         env = self.sizes(ins)
         static = not self.names
         outs = [
@@ -73,14 +81,14 @@ class Loaded:
         table = [env.get(n, 0) for n in self.names]
         with self.arenas.arena() as arena:
             call = Call(self.library, arena, self.weights, self.state, ins, outs, table)
-            if self.state is None:
-                call()
-            else:
-                with self._lock:
-                    call()
+            call()
         if static:
             return outs
-        env.update(zip(self.names, call.dims, strict=False))
+        for name, size in zip(self.names, call.dims, strict=False):
+            if name in self._grown:
+                self._grown[name] = size
+            else:
+                env[name] = size
         return [_shaped(o, shape_of(p, env)) for o, p in zip(outs, self.outputs, strict=True)]
 
     def prepare(self, inputs: Sequence[Array]) -> tuple[Call, list[Array]]:
@@ -93,6 +101,17 @@ class Loaded:
             self.library, self.arenas.take(), self.weights, self.state, inputs, outs, table
         )
         return call, outs
+
+
+def _out_of_bounds(d: Mapping[str, Any], size: int) -> InputError:
+    why = f"the program was compiled for {d['lo']} to {d['hi']}"
+    if d.get("next") is not None:
+        return InputError(
+            f"the state is full: {d['name']} would become {size}", why=why,
+            remedy="Call reset(), or compile with a wider range: --dim NAME=LO..HI.",
+        )  # fmt: skip
+    return InputError(f"the dimension {d['name']} is {size}", why=why,
+                      remedy="Compile with a wider range: --dim NAME=LO..HI.")  # fmt: skip
 
 
 def _shaped(raw: Array, shape: tuple[int, ...]) -> Array:

@@ -226,8 +226,10 @@ class Importer:
     def _states(self) -> None:
         from onefold.passes.state import tie
 
+        names = [o.name for o in self.model.graph.outputs]
         for out, into in self.binding.states.items():
-            tie(self.graph, out, into, [o.name for o in self.model.graph.outputs])
+            tie(self.graph, out, into, names)
+            names.remove(out)
 
     def _define(self, name: str, v: Value | None) -> None:
         if name in self.scope.values:
