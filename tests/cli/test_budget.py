@@ -1,0 +1,69 @@
+"""How far results may lie apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onefold.dev.budget import Budget, budget_of, measure
+from onefold.ir import dtypes
+
+
+def test_floats_by_the_range_of_the_referee() -> None:
+    want = np.array([-1.0, 0.0, 3.0], np.float32)
+    near = measure(want + np.float32(3e-4), want)
+    assert near.share == pytest.approx(7.5e-5, rel=1e-3)
+    assert near.within(budget_of(dtypes.f32, "onnx"))
+    assert not measure(want + np.float32(5e-4), want).within(budget_of(dtypes.f32, "onnx"))
+    assert measure(want + np.float32(5e-4), want).within(budget_of(dtypes.f32, "onnx", "bf16"))
+
+
+def test_integers_by_the_rule_of_the_format() -> None:
+    want = np.array([1, 2, 3], np.int8)
+    one_off = measure(np.array([1, 2, 4], np.int8), want)
+    assert one_off.differ == 1 and one_off.worst == 1
+    assert not one_off.within(budget_of(dtypes.i8, "tflite"))
+    assert one_off.within(budget_of(dtypes.i8, "onnx"))
+    assert not one_off.within(budget_of(dtypes.i64, "onnx"))
+    assert measure(want, want).within(budget_of(dtypes.i8, "tflite"))
+
+
+def test_a_dequantized_output_may_be_one_step_away() -> None:
+    budget = budget_of(dtypes.f32, "onnx", step=0.5)
+    want = np.array([0.0, 1.0], np.float32)
+    assert measure(np.array([0.5, 1.0], np.float32), want).within(budget)
+    assert not measure(np.array([1.0, 1.0], np.float32), want).within(budget)
+
+
+def test_nan_and_infinity_must_agree() -> None:
+    budget = Budget(share=1.0)
+    odd = np.array([np.nan, np.inf, -np.inf, 1.0], np.float32)
+    assert measure(odd, odd).within(budget)
+    for bad in (np.nan, np.inf, -np.inf):
+        other = odd.copy()
+        other[3] = bad
+        assert not measure(other, odd).within(budget)
+    assert not measure(-odd, odd).within(budget)
+
+
+def test_shapes_and_types_must_agree() -> None:
+    want = np.zeros((2, 2), np.float32)
+    assert "shape [4], not [2, 2]" in measure(np.zeros(4, np.float32), want).problem
+    wrong = measure(np.zeros((2, 2), np.float64), want)
+    assert "type float64, not float32" in wrong.problem
+    assert not wrong.within(Budget(share=1.0))
+    assert measure(np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)).within(Budget())
+
+
+def test_the_largest_element() -> None:
+    want = np.array([1.0, 3.0, 2.0])
+    assert measure(np.array([1.0, 3.1, 2.0]), want).same_class
+    assert not measure(np.array([4.0, 3.0, 2.0]), want).same_class
+    assert measure(np.array([3.0, 3.0, 2.0]), want).same_class, "a tie is no other class"
+
+
+def test_slivers_of_bounded_operators() -> None:
+    want = np.array([0.5, 0.50001], np.float32)
+    ours = want + np.float32(3e-7)
+    assert measure(ours, want).within(budget_of(dtypes.f32, "onnx", op="Sigmoid"))
+    assert not measure(ours, want).within(budget_of(dtypes.f32, "onnx", op="Add"))

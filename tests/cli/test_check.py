@@ -1,0 +1,100 @@
+"""`onefold check`, and that it finds what is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from onefold.dev.peers import onnxruntime as ort_peer
+from tests.cli.made import save, value
+
+pytestmark = pytest.mark.toolchain
+
+
+def test_a_right_model(cli, models) -> None:
+    done = cli("check", models / "net.onnx", "--each", "--json")
+    assert done.code == 0
+    facts = done.json
+    assert facts["ok"] and facts["against"] == "onnxruntime" and facts["samples"] == 3
+    (scores,) = facts["outputs"]
+    assert scores["ok"] and scores["argmax_equal"] == 3 and scores["elements"] == 12
+    assert [r["layer"] for r in facts["layers"]] == ["conv", "relu", "mean", "flat", "dense"]
+    assert all(r["compiled"] for r in facts["layers"])
+    assert facts["first_wrong"] is None
+
+
+def test_against_the_references(cli, models) -> None:
+    done = cli("check", models / "net.onnx", "--against", "reference")
+    assert done.code == 0
+    assert "Everything is within its budget." in done.out
+
+
+def test_a_wrong_output(cli, models, monkeypatch) -> None:
+    honest = ort_peer.Session.run
+    monkeypatch.setattr(ort_peer.Session, "run", lambda s, x: [y + 0.01 for y in honest(s, x)])
+    done = cli("check", models / "net.onnx")
+    assert done.code == 1
+    assert "WRONG" in done.out
+    assert "Outside the budget: scores. --each finds the layer." in done.out
+
+
+def test_the_first_wrong_layer_is_named(cli, models, monkeypatch) -> None:
+    honest = ort_peer.AllValues.values
+
+    def changed(self, inputs):
+        found = honest(self, inputs)
+        return {**found, "r": found["r"] * 1.5}
+
+    monkeypatch.setattr(ort_peer.AllValues, "values", changed)
+    done = cli("check", models / "net.onnx", "--each", "--json")
+    assert done.code == 1
+    wrong = [r["layer"] for r in done.json["layers"] if not r["ok"]]
+    assert wrong == ["relu", "mean"]  # what makes the changed value, and what reads it
+    assert done.json["first_wrong"]["layer"] == "relu"
+    assert done.json["outputs"][0]["ok"]
+
+
+def test_data_from_a_file(cli, models) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    np.savez("d.npz", x=x)
+    done = cli("check", models / "net.onnx", "--data", "d.npz", "--samples", 4, "--json")
+    assert done.code == 0
+    assert done.json["samples"] == 4 and done.json["seed"] is None
+    np.savez("bad.npz", y=x, z=x)
+    bad = cli("check", models / "net.onnx", "--data", "bad.npz")
+    assert bad.code == 1
+    assert "'bad.npz' has no array 'x'" in bad.err
+
+
+def test_a_referee_that_cannot(cli, models) -> None:
+    other = cli("check", models / "net.onnx", "--against", "litert")
+    assert other.code == 2
+    assert "litert does not read onnx models" in other.err
+    unknown = cli("check", models / "net.onnx", "--against", "onnxrutime")
+    assert unknown.code == 2
+    assert "Did you mean 'onnxruntime'?" in unknown.err
+
+
+def test_a_referee_that_is_not_installed(cli, models, monkeypatch) -> None:
+    monkeypatch.setattr(ort_peer.OnnxRuntime, "package", "no_such_package_here")
+    done = cli("check", models / "net.onnx", "--against", "onnxruntime")
+    assert done.code == 1
+    assert "pip install onefold[check]" in done.err
+
+
+def test_a_tied_state(cli, tmp_path) -> None:
+    nodes = [helper.make_node("Add", ["x", "before"], ["after"], name="sum"),
+             helper.make_node("Relu", ["after"], ["y"], name="relu")]  # fmt: skip
+    ports = [value("x", [1, 4]), value("before", [1, 4])], [value("y", [1, 4]), value("after", [1, 4])]
+    path = save(tmp_path / "s.onnx", nodes, *ports)
+    done = cli("check", path, "--state", "after=before", "--json")
+    assert done.code == 0, done.out + done.err
+    assert [o["name"] for o in done.json["outputs"]] == ["y"]
+    assert done.json["samples"] == 3
+
+
+def test_names_of_layers_cannot_disturb_the_terminal(cli, models) -> None:
+    done = cli("check", models / "nasty.onnx", "--each")
+    assert done.code == 0, done.out + done.err
+    assert "\x1b" not in done.out

@@ -1,0 +1,123 @@
+"""How commands fail: a message or its JSON, the exit code, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from onefold.cli import _failure
+from onefold.errors import MemoryLimitError, ShapeError
+from onefold.frontend.binding import ValueNeeded
+
+
+def test_missing_file(cli) -> None:
+    done = cli("run", "nothing.onnx")
+    assert done.code == 1
+    assert done.out == ""
+    assert done.err.startswith("OF104: there is no file 'nothing.onnx'\n")
+    assert "  next:  " in done.err
+
+
+def test_missing_file_as_json(cli) -> None:
+    done = cli("inspect", "nothing.onnx", "--json")
+    assert done.code == 1
+    assert done.json["code"] == "OF104"
+    assert done.json["error"] == "ModelFormatError"
+    assert done.err == ""
+
+
+def test_no_model_at_all(cli, tmp_path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"<html>not here</html>")
+    done = cli("check", "x.onnx")
+    assert done.code == 1
+    assert "OF102" in done.err
+
+
+@pytest.mark.parametrize("words", [
+    ["rum"], ["run"], ["run", "m", "--top", "0"], ["run", "m", "--nonsense"],
+    ["run", "m", "--dim", "batch"], ["run", "m", "--shape", "x=1xtwo"],
+    ["run", "m", "--shape", "x=1x-2"], ["run", "m", "--value", "k=one"], ["run", "m", "--mean", "a"],
+])  # fmt: skip
+def test_usage_is_exit_code_2(cli, words: list[str]) -> None:
+    done = cli(*words)
+    assert done.code == 2
+    assert "Error: " in done.err
+    assert "Traceback" not in done.err
+
+
+def test_usage_as_json(cli) -> None:
+    done = cli("run", "--json")
+    assert done.code == 2
+    assert done.json["error"] == "UsageError"
+    assert "MODEL" in done.json["what"]
+
+
+def test_misspelt_verb(cli) -> None:
+    assert "There is no verb 'inspct'. Did you mean 'inspect'?" in cli("inspct").err
+
+
+@pytest.mark.parametrize(("words", "text"), [
+    (["--dim", "btch=3"], "--dim: the model has no open dimension 'btch'"),
+    (["--shape", "y=3x3"], "--shape: the model has no input 'y'"),
+    (["--state", "y=z"], "--state: the model has no input 'z'"),
+    (["--value", "k=1"], "--value: the model has no input 'k'"),
+    (["--dim", "batch=3..1"], "the dimension batch=3..1 is out of range"),
+    (["--dim", "batch=many"], "the dimension batch=many is not understood"),
+])  # fmt: skip
+def test_options_name_what_the_model_has(cli, models, words: list[str], text: str) -> None:
+    done = cli("run", models / "open.onnx", *words)
+    assert done.code == 2
+    assert text in done.err
+
+
+def test_an_unexpected_exception_is_a_short_message(cli, monkeypatch) -> None:
+    def broken(code: str) -> None:
+        raise KeyError("\x1b[31mmissing")
+
+    monkeypatch.setattr("onefold.errors.explain", broken)
+    done = cli("explain", "OF001")
+    assert done.code == 1
+    assert done.err.startswith("OF001: unexpected KeyError: ")
+    assert "defect in Onefold" in done.err
+    assert "Traceback" not in done.err
+    assert "\x1b" not in done.err
+
+
+def test_the_traceback_comes_when_asked_for(cli, monkeypatch) -> None:
+    def broken(code: str) -> None:
+        raise KeyError("missing")
+
+    monkeypatch.setattr("onefold.errors.explain", broken)
+    monkeypatch.setenv("ONEFOLD_DEBUG", "1")
+    assert "Traceback" in cli("explain", "OF001").err
+
+
+def test_exceptions_with_a_meaning_of_their_own() -> None:
+    needed = _failure.translated(ValueNeeded(("k",), "top", "TopK needs k"))
+    assert isinstance(needed, ShapeError)
+    assert "--value k=FILE.npy" in needed.remedy
+    assert isinstance(_failure.translated(MemoryError()), MemoryLimitError)
+
+
+def test_exit_codes_of_the_process(tmp_path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        code = "from onefold.cli import main; main()"
+        return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True,
+                              timeout=60)  # fmt: skip
+
+    assert run("explain", "OF301").returncode == 0
+    missing = run("run", "nothing.onnx", "--json")
+    assert missing.returncode == 1
+    assert json.loads(missing.stdout)["code"] == "OF104"
+    assert run("run").returncode == 2
+
+
+def test_interrupted(cli, monkeypatch) -> None:
+    def stopped(code: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onefold.errors.explain", stopped)
+    assert cli("explain", "OF001").code == 130
