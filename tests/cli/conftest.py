@@ -15,6 +15,7 @@ import onefold
 from onefold.cli import run
 from tests.cli.made import NASTY, conv_nodes, conv_weights, save, value
 
+
 @dataclass(frozen=True)
 class Done:
     code: int
@@ -37,9 +38,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(
-    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def own_cache(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEFOLD_CACHE_DIR", str(cache_folder))
     monkeypatch.setenv("PYTHONPATH", str(Path(onefold.__file__).parents[1]))  # for processes
     for name in ("ONEFOLD_DEBUG", "ONEFOLD_DUMP"):

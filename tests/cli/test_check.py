@@ -86,7 +86,10 @@ def test_a_referee_that_is_not_installed(cli, models, monkeypatch) -> None:
 def test_a_tied_state(cli, tmp_path) -> None:
     nodes = [helper.make_node("Add", ["x", "before"], ["after"], name="sum"),
              helper.make_node("Relu", ["after"], ["y"], name="relu")]  # fmt: skip
-    ports = [value("x", [1, 4]), value("before", [1, 4])], [value("y", [1, 4]), value("after", [1, 4])]
+    ports = (
+        [value("x", [1, 4]), value("before", [1, 4])],
+        [value("y", [1, 4]), value("after", [1, 4])],
+    )
     path = save(tmp_path / "s.onnx", nodes, *ports)
     done = cli("check", path, "--state", "after=before", "--json")
     assert done.code == 0, done.out + done.err

@@ -39,7 +39,8 @@ def test_no_model_at_all(cli, tmp_path) -> None:
 @pytest.mark.parametrize("words", [
     ["rum"], ["run"], ["run", "m", "--top", "0"], ["run", "m", "--nonsense"],
     ["run", "m", "--dim", "batch"], ["run", "m", "--shape", "x=1xtwo"],
-    ["run", "m", "--shape", "x=1x-2"], ["run", "m", "--value", "k=one"], ["run", "m", "--mean", "a"],
+    ["run", "m", "--shape", "x=1x-2"], ["run", "m", "--value", "k=one"],
+    ["run", "m", "--mean", "a"],
 ])  # fmt: skip
 def test_usage_is_exit_code_2(cli, words: list[str]) -> None:
     done = cli(*words)

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onefold.dev.feed import Port, Style, dequantize, quantize
-from onefold.dev.feed import arrays, image, sound
+from onefold.dev.feed import Port, Style, arrays, dequantize, image, quantize, sound
 from onefold.dev.feed.ports import random
 from onefold.errors import InputError, OptionError
 

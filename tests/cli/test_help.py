@@ -9,7 +9,7 @@ import pytest
 
 from onefold.cli import Verbs, onefold
 
-VERBS = ("bench", "build", "cache", "check", "doctor", "explain", "inspect", "run", "targets", "why")
+VERBS = tuple("bench build cache check doctor explain inspect run targets why".split())
 
 
 def test_all_verbs_of_the_manual_are_there(cli) -> None:

@@ -45,7 +45,7 @@ def test_one_node(cli, models) -> None:
     (node,) = done["nodes"]
     assert node["operator"] == "Conv"
     assert node["reads"][0]["name"] == "x" and node["reads"][1]["constant"]
-    assert "r" in cli("inspect", models / "net.onnx", "--node", "relu").out
+    assert "read by mean" in cli("inspect", models / "net.onnx", "--node", "relu").out
     lost = cli("inspect", models / "net.onnx", "--node", "dens7")
     assert lost.code == 2
     assert "there is no layer 'dens7'" in lost.err and "Did you mean 'dense'?" in lost.err

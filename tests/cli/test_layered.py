@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from onefold.dev.layered import GAP, layout
 
@@ -22,7 +23,7 @@ def test_edges_go_down_and_boxes_do_not_overlap() -> None:
             assert 0 <= x - w / 2 and x + w / 2 <= drawn.width and 0 < y < drawn.height
         for row in rows.values():
             row.sort()
-            for (_, end), (start, _) in zip(row, row[1:], strict=False):
+            for (_, end), (start, _) in pairwise(row):
                 assert start - end >= GAP - 1e-6
 
 

@@ -130,7 +130,8 @@ def test_run_for_a_microcontroller_gives_what_the_host_gives(cli, models) -> Non
     assert there.code == 0, there.out
     assert there.json["emulated"] and there.json["latency"] is None
     here = cli("run", models / "net.onnx", "--json", "--runs", 0).json
-    assert there.json["outputs"][0]["values"][0] == pytest.approx(here["outputs"][0]["values"][0], rel=1e-5)
+    (want,) = here["outputs"][0]["values"]
+    assert there.json["outputs"][0]["values"][0] == pytest.approx(want, rel=1e-5)
 
 
 def test_a_target_that_does_not_exist(cli, models) -> None:

@@ -42,7 +42,9 @@ class Verbs(click.Group):
             from onefold.errors import did_you_mean, printable
 
             hint = did_you_mean(args[0], self.list_commands(ctx))
-            raise click.UsageError(f"There is no verb '{printable(args[0], 60)}'. {hint}", ctx) from None
+            raise click.UsageError(
+                f"There is no verb '{printable(args[0], 60)}'. {hint}", ctx
+            ) from None
 
 
 def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
@@ -54,8 +56,14 @@ def _version(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
 
 
 @click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
-              help="Show the version and end.")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version and end.",
+)
 def onefold() -> None:
     """One model in, every edge device out.
 

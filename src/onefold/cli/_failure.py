@@ -49,7 +49,9 @@ def translated(error: Exception) -> OnefoldError:
                    "or --value NAME=1,2,3.",
         )  # fmt: skip
     if isinstance(error, MemoryError):
-        return MemoryLimitError("there is not enough memory", why=printable(error) or "malloc failed")
+        return MemoryLimitError(
+            "there is not enough memory", why=printable(error) or "malloc failed"
+        )
     return OnefoldError(
         f"unexpected {type(error).__name__}: {printable(error, 300)}",
         why="this is a defect in Onefold, not in your model or your command line",

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -36,13 +36,13 @@ def listening() -> Iterator[None]:
 def _plain_warnings() -> Iterator[None]:
     """Warnings of ours as one line each on stderr; those of the libraries not at all."""
 
-    def show(message: Any, category: Any, *_: Any) -> None:
+    def show(message: Any, *_: Any) -> None:
         click.echo(f"warning: {printable(message, 1000)}", err=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module="onefold")
-        warnings.showwarning = show
+        warnings.showwarning = cast(Any, show)
         yield
 
 

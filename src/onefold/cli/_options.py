@@ -194,7 +194,7 @@ def _with(options: list[Any]) -> Callable[[F], F]:
 
 def name_and_file(text: str, names: list[str]) -> tuple[str, str]:
     """NAME=FILE, or FILE alone for the only input. Raises OptionError for an unknown name."""
-    name, sign, path = text.partition("=")
+    name, sign, _path = text.partition("=")
     for known in names:  # a name may contain the sign itself
         if text.startswith(known + "="):
             return known, text[len(known) + 1 :]
@@ -203,7 +203,9 @@ def name_and_file(text: str, names: list[str]) -> tuple[str, str]:
     from onefold.errors import did_you_mean
 
     if not sign:
-        raise OptionError(f"the model has {len(names)} inputs, and '{text}' is given for none",
-                          remedy=f"Write --input NAME={text}; the names are {', '.join(names)}.")  # fmt: skip
+        raise OptionError(
+            f"the model has {len(names)} inputs, and '{text}' is given for none",
+            remedy=f"Write --input NAME={text}; the names are {', '.join(names)}.",
+        )
     raise OptionError(f"there is no input '{name}'", why=did_you_mean(name, names),
                       remedy=f"The model's inputs are {', '.join(names)}.")  # fmt: skip

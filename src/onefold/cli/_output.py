@@ -31,6 +31,9 @@ class Column:
     limit: int = CELL
 
 
+Columns = Sequence["Column | str"]
+
+
 class Out:
     """Text for people on standard output; names from models cannot disturb the terminal."""
 
@@ -51,7 +54,7 @@ class Out:
         self.line()
         self.line(text, style="bold")
 
-    def table(self, columns: Sequence[Column | str], rows: Iterable[Sequence[Any]]) -> None:
+    def table(self, columns: Columns, rows: Iterable[Sequence[Any]]) -> None:
         """A table; a cell is text, a number, or (text, style)."""
         from rich import box
         from rich.table import Table
@@ -81,7 +84,9 @@ def console() -> Console:
     return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 
 
-def finish(facts: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any], Out], None]) -> None:
+def finish(
+    facts: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any], Out], None]
+) -> None:
     """Prints the facts of a verb: as JSON, or through its function for people."""
     if as_json:
         print(json.dumps(plain(facts), indent=1))

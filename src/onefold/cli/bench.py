@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Measure models beside other runtimes and the machine's peak.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--against", metavar="LIST",
-              help="Runtimes, separated by commas; `none` for none (default: the installed ones "
-                   "that read the format).")
-@click.option("--rounds", type=click.IntRange(3), default=25, show_default=True,
-              help="Rounds; in each every contestant runs once.")
+@click.option(
+    "--against",
+    metavar="LIST",
+    help="Runtimes, separated by commas; `none` for none (default: the installed ones "
+    "that read the format).",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(3),
+    default=25,
+    show_default=True,
+    help="Rounds; in each every contestant runs once.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For the random inputs.")
 @compile_options  # fmt: skip
 def command(
@@ -62,12 +70,12 @@ def _show(facts: dict[str, Any], out: Out) -> None:
         for note in m["notes"]:
             out.line(note)
         names = ("median", "least", "spread", "GMAC/s", "of f32 peak", "times Onefold")
-        columns = ["runtime", "version", *(Column(n, right=True) for n in names)]
+        numbers = (Column(n, right=True) for n in names)
         rows = [
             (r["runtime"], r["version"], seconds(r["median_s"]), seconds(r["min_s"]),
              f"{r['spread']:.1%}", f"{m['macs'] / r['median_s'] / 1e9:.2f}", f"{r['of_peak']:.1%}",
              f"{r['times_onefold']:.2f}x")
             for r in m["results"]
         ]  # fmt: skip
-        out.table(columns, rows)
+        out.table(["runtime", "version", *numbers], rows)
         out.line()

@@ -14,12 +14,21 @@ from onefold.cli._output import Column, Out, count, finish
 @click.command(short_help="Write sources, library and report of a model for a target.")
 @click.argument("model")
 @click.option("--out", "folder", required=True, metavar="DIR", help="Folder to write into.")
-@click.option("--prefix", default="", metavar="NAME",
-              help="Begins every symbol (default: the model's name).")
-@click.option("--optimize", default="", metavar="-O3|-Os|-O2",
-              help="For the compiler (default: -O3, and -Os without an operating system).")
-@click.option("--measure/--no-measure", default=True, show_default=True,
-              help="Run once, in the emulator if need be, to read how much stack it takes.")
+@click.option(
+    "--prefix", default="", metavar="NAME", help="Begins every symbol (default: the model's name)."
+)
+@click.option(
+    "--optimize",
+    default="",
+    metavar="-O3|-Os|-O2",
+    help="For the compiler (default: -O3, and -Os without an operating system).",
+)
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    show_default=True,
+    help="Run once, in the emulator if need be, to read how much stack it takes.",
+)
 @bind_options  # fmt: skip
 def command(
     wishes: Wishes, model: str, folder: str, prefix: str, optimize: str, measure: bool
@@ -55,9 +64,7 @@ _ROWS = (
 def _show(facts: dict[str, Any], out: Out) -> None:
     r = facts["report"]
     out.line(f"{r['model']} for {r['target']} in {facts['folder']}", style="bold")
-    rows = [
-        (text, "not known" if r.get(key) is None else count(r[key])) for key, text in _ROWS
-    ]
+    rows = [(text, "not known" if r.get(key) is None else count(r[key])) for key, text in _ROWS]
     out.table(["", Column("bytes", right=True)], rows)
     if r.get("stack_note"):
         out.line(f"the stack is not known: {r['stack_note']}")

@@ -20,12 +20,20 @@ SHOWN = 20  # layers in the table that are within their budget
 
 @click.command(short_help="Compare a model with another runtime.")
 @click.argument("model")
-@click.option("--against", metavar="RUNTIME",
-              help="onnxruntime, litert, tflm or reference (default: the format's own).")
+@click.option(
+    "--against",
+    metavar="RUNTIME",
+    help="onnxruntime, litert, tflm or reference (default: the format's own).",
+)
 @click.option("--each", is_flag=True, help="Every layer by itself, fed with the referee's values.")
 @click.option("--data", metavar="FILE.npz", help="Samples: one array per input (default: random).")
-@click.option("--samples", type=click.IntRange(1), default=3, show_default=True,
-              help="How many random samples, or at most how many of the file.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="How many random samples, or at most how many of the file.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For random samples.")
 @compile_options  # fmt: skip
 def command(
@@ -107,8 +115,11 @@ def _each(
 
 def _show(facts: dict[str, Any], out: Out) -> None:
     data = facts["data"] if facts["seed"] is None else f"random, seed {facts['seed']}"
-    out.line(f"{facts['model']} on {facts['target']} against {facts['against']} "
-             f"{facts['against_version']}, {facts['samples']} samples ({data})", style="bold")  # fmt: skip
+    out.line(
+        f"{facts['model']} on {facts['target']} against {facts['against']} "
+        f"{facts['against_version']}, {facts['samples']} samples ({data})",
+        style="bold",
+    )
     for note in facts["notes"]:
         out.line(note)
     right = [Column(c, right=True) for c in ("largest error", "of range", "differ", "same largest")]
@@ -144,13 +155,18 @@ def _show_layers(facts: dict[str, Any], out: Out) -> None:
     out.title(f"{len(layers)} layers by themselves, {len(wrong)} wrong")
     right = [Column(c, right=True) for c in ("largest error", "of range", "differ")]
     rows = [
-        (layer(r["layer"]), " ".join(r["operators"]) + ("" if r["compiled"] else " (NumPy)"), *_errors(r),
-         r["budget"], _verdict(r))
+        (layer(r["layer"]), _operators(r), *_errors(r), r["budget"], _verdict(r))
         for r in shown
     ]  # fmt: skip
-    out.table([Column("layer", limit=48), Column("operators", limit=40), *right, "budget", ""], rows)
+    out.table(
+        [Column("layer", limit=48), Column("operators", limit=40), *right, "budget", ""], rows
+    )
     if len(shown) < len(layers):
         out.line(f"and {len(layers) - len(shown)} more, closer to the referee (--json has all)")
+
+
+def _operators(row: dict[str, Any]) -> str:
+    return " ".join(row["operators"]) + ("" if row["compiled"] else " (NumPy)")
 
 
 def _what_is_wrong(facts: dict[str, Any]) -> str:

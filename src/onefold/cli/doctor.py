@@ -13,8 +13,13 @@ from onefold.cli._output import Column, Out, finish
 
 
 @click.command(short_help="What is installed, and what each missing part would give.")
-@click.option("--prepare", "prepared", multiple=True, metavar="TARGET",
-              help="Build what the toolchain builds once for a target (its C library).")
+@click.option(
+    "--prepare",
+    "prepared",
+    multiple=True,
+    metavar="TARGET",
+    help="Build what the toolchain builds once for a target (its C library).",
+)
 @json_option  # fmt: skip
 def command(wishes: Wishes, prepared: tuple[str, ...]) -> int:
     """Lists every part that Onefold can use. The exit code is 1 if a required one is missing."""
@@ -72,8 +77,10 @@ def _show(facts: dict[str, Any], out: Out) -> None:
     out.title("model formats")
     out.table(["", ""], [(f["name"], f["title"]) for f in facts["formats"]])
     out.title("environment variables")
-    out.table([Column("", limit=40), Column("", limit=100), ""],
-              [(k["name"], k["help"], k["value"] and f"now {k['value']}") for k in facts["knobs"]])  # fmt: skip
+    out.table(
+        [Column("", limit=40), Column("", limit=100), ""],
+        [(k["name"], k["help"], k["value"] and f"now {k['value']}") for k in facts["knobs"]],
+    )
     missing = [p["name"] for p in facts["parts"] if p["required"] and not p["found"]]
     out.line()
     if missing:

@@ -19,8 +19,12 @@ SHOWN = 30  # rows of the layers' table without --layers
 
 @click.command(short_help="What a model consists of, and what becomes of it.")
 @click.argument("model")
-@click.option("--after", default="", metavar="PASS",
-              help="The graph after this pass (`import`: before all) instead of the plan.")
+@click.option(
+    "--after",
+    default="",
+    metavar="PASS",
+    help="The graph after this pass (`import`: before all) instead of the plan.",
+)
 @click.option("--node", default="", metavar="NAME", help="One layer in full.")
 @click.option("--layers", is_flag=True, help="All layers, not the first only.")
 @click.option("--memory", is_flag=True, help="Draw the arena over time.")
@@ -106,7 +110,9 @@ def _show(facts: dict[str, Any], out: Out, every: bool) -> None:
     if "text" in facts:
         out.block(facts["text"])
         return
-    source = "; ".join(f"{k.replace('_', ' ')} {_plain(v)}" for k, v in facts["source"].items() if v)
+    source = "; ".join(
+        f"{k.replace('_', ' ')} {_plain(v)}" for k, v in facts["source"].items() if v
+    )
     length = "" if facts["file_bytes"] is None else f", {size(facts['file_bytes'])}"
     out.line(f"{facts['model']}: {facts['format']}{length}", style="bold")
     if source:
@@ -135,9 +141,6 @@ def _plain(fact: Any) -> str:
     return ", ".join(f"{k or 'ai.onnx'} {v}" for k, v in fact.items())
 
 
-_COSTS = ("macs", "weights", "results")
-
-
 def _show_operators(facts: dict[str, Any], out: Out) -> None:
     out.title(f"operators after {facts['after']}")
     rows = [
@@ -146,12 +149,11 @@ def _show_operators(facts: dict[str, Any], out: Out) -> None:
         for r in facts["operators"]
     ]  # fmt: skip
     t = facts["totals"]
-    total = ("all", t["layers"], macs(t["macs"]), size(t["weight_bytes"]),
-             size(t["activation_bytes"]),
-             _native(t["layers"] - len(facts["not_native"]), t["layers"]))  # fmt: skip
-    columns = ["operator", Column("layers", right=True), *(Column(c, right=True) for c in _COSTS)]
-    out.table([*columns, "compiled"], [*rows, tuple((x, "bold") if not isinstance(x, tuple) else x
-                                                    for x in total)])  # fmt: skip
+    sums = (t["layers"], macs(t["macs"]), size(t["weight_bytes"]), size(t["activation_bytes"]))
+    native = _native(t["layers"] - len(facts["not_native"]), t["layers"])
+    total = (*((x, "bold") for x in ("all", *sums)), native)
+    numbers = (Column(c, right=True) for c in ("layers", "macs", "weights", "results"))
+    out.table(["operator", *numbers, "compiled"], [*rows, total])
     out.line(f"{count(t['parameters'])} parameters, {size(t['weight_bytes'])}")
 
 
@@ -177,8 +179,10 @@ def _show_refusals(facts: dict[str, Any], out: Out) -> None:
     if not facts["not_native"]:
         return
     out.title(f"{len(facts['not_native'])} layers have no compiled form and would run in NumPy")
-    out.table([Column("layer", limit=44), "operator", Column("why", limit=100)],
-              [(layer(r["layer"]), r["operator"], r["reason"]) for r in facts["not_native"]])  # fmt: skip
+    out.table(
+        [Column("layer", limit=44), "operator", Column("why", limit=100)],
+        [(layer(r["layer"]), r["operator"], r["reason"]) for r in facts["not_native"]],
+    )
 
 
 def _show_plan(facts: dict[str, Any], out: Out) -> None:
@@ -230,5 +234,5 @@ def _show_nodes(facts: dict[str, Any], out: Out) -> None:
             rows.append((f"output {k}", f"{v['name']}: {v['type']} read by {users}"))
         rows += [("macs", count(n["macs"])), ("weights", f"{count(n['weight_bytes'])} bytes"),
                  ("made by", ", ".join(n["passes"]) or "the importer"),
-                 ("compiled", n["not_native"] and f"no: {n['not_native']}" or "yes")]  # fmt: skip
+                 ("compiled", (n["not_native"] and f"no: {n['not_native']}") or "yes")]  # fmt: skip
         out.table(["", Column("", limit=600)], rows)

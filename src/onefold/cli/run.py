@@ -23,30 +23,71 @@ def _numbers(ctx: Any, param: Any, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(x) for x in text.split(",")) if text else ()
     except ValueError:
-        raise click.BadParameter(f"'{text}' is not a list of numbers such as 0.5 or 1,2,3.") from None
+        raise click.BadParameter(
+            f"'{text}' is not a list of numbers such as 0.5 or 1,2,3."
+        ) from None
 
 
 @click.command(short_help="Run a model on files or random inputs.")
 @click.argument("model")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE",
-              help="Contents of an input: .npy, .npz, .png, .jpg, .bmp, .wav. The name may be left "
-                   "out where the model has one input.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Contents of an input: .npy, .npz, .png, .jpg, .bmp, .wav. The name may be left "
+    "out where the model has one input.",
+)
 @click.option("--labels", metavar="FILE", help="Names of the classes, one per line.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, metavar="K",
-              help="How many of the best classes to show.")
-@click.option("--mean", callback=_numbers, default="", metavar="M[,M,M]",
-              help="Pictures: taken from each pixel (0..255, or 0..1 with a --std up to 1).")
-@click.option("--std", callback=_numbers, default="", metavar="S[,S,S]",
-              help="Pictures: what it is then divided by.")
-@click.option("--layout", type=click.Choice(["NCHW", "NHWC"], case_sensitive=False),
-              help="Pictures: order of the dimensions (default: by the shape).")
-@click.option("--channels", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True,
-              help="Pictures: order of the colours.")
-@click.option("--fit", type=click.Choice(["crop", "stretch", "pad"]), default="crop",
-              show_default=True, help="Pictures: how they get the input's size.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    metavar="K",
+    help="How many of the best classes to show.",
+)
+@click.option(
+    "--mean",
+    callback=_numbers,
+    default="",
+    metavar="M[,M,M]",
+    help="Pictures: taken from each pixel (0..255, or 0..1 with a --std up to 1).",
+)
+@click.option(
+    "--std",
+    callback=_numbers,
+    default="",
+    metavar="S[,S,S]",
+    help="Pictures: what it is then divided by.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["NCHW", "NHWC"], case_sensitive=False),
+    help="Pictures: order of the dimensions (default: by the shape).",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["rgb", "bgr"]),
+    default="rgb",
+    show_default=True,
+    help="Pictures: order of the colours.",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "stretch", "pad"]),
+    default="crop",
+    show_default=True,
+    help="Pictures: how they get the input's size.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="For random inputs.")
-@click.option("--runs", type=click.IntRange(0), default=20, show_default=True,
-              help="Calls to time, at most two seconds of them.")
+@click.option(
+    "--runs",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Calls to time, at most two seconds of them.",
+)
 @click.option("--save", metavar="FILE.npz", help="Write inputs and outputs to a file.")
 @compile_options  # fmt: skip
 def command(
@@ -150,14 +191,23 @@ def _output(name: str, array: Any) -> dict[str, Any]:
     import numpy as np
 
     if not isinstance(array, np.ndarray):
-        return {"name": name, "dtype": type(array).__name__, "shape": [], "values": repr(array)[:500]}
+        return {
+            "name": name,
+            "dtype": type(array).__name__,
+            "shape": [],
+            "values": repr(array)[:500],
+        }
     facts: dict[str, Any] = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
     if array.size and array.dtype.kind in "biufV":
         real = array.astype(np.float64)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            facts |= {"min": float(np.nanmin(real)), "max": float(np.nanmax(real)),
-                      "mean": float(np.nanmean(real)), "nan": int(np.isnan(real).sum())}  # fmt: skip
+            facts |= {
+                "min": float(np.nanmin(real)),
+                "max": float(np.nanmax(real)),
+                "mean": float(np.nanmean(real)),
+                "nan": int(np.isnan(real).sum()),
+            }
     if array.size <= 16 and array.dtype.kind in "biuf":
         facts["values"] = array.tolist()
     return facts
@@ -190,16 +240,18 @@ def _save(path: str, given: Given, outs: dict[str, Any]) -> None:
 
 def _show(facts: dict[str, Any], out: Out) -> None:
     out.line(f"{facts['model']} on {facts['target']}", style="bold")
-    rows = [
-        (i["name"], _type(i), i["from"], "; ".join(i["notes"])) for i in facts["inputs"]
-    ]
+    rows = [(i["name"], _type(i), i["from"], "; ".join(i["notes"])) for i in facts["inputs"]]
     out.table(["input", "type", "from", Column("read as", limit=200)], rows)
     if facts["seed"] is not None:
         out.line(f"random inputs from seed {facts['seed']} (--seed)")
     for note in facts["assumed"]:
         out.line(note)
     out.line()
-    columns: list[Any] = ["output", "type", *(Column(c, right=True) for c in ("min", "max", "mean"))]
+    columns: list[Any] = [
+        "output",
+        "type",
+        *(Column(c, right=True) for c in ("min", "max", "mean")),
+    ]
     rows = [
         (o["name"] + (f"  ({o['nan']} NaN)" if o.get("nan") else ""), _type(o),
          *(number(o.get(k, "")) for k in ("min", "max", "mean")))

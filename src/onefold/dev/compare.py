@@ -53,13 +53,18 @@ def referee(model: Model, against: str = "") -> Referee:
     if against:
         peer = peers.find(against)
         if format not in peer.formats:
-            raise OptionError(f"{against} does not read {format} models",
-                              remedy="Compare with " + _names(peers.suited(format)) + ".")  # fmt: skip
+            raise OptionError(
+                f"{against} does not read {format} models",
+                remedy="Compare with " + _names(peers.suited(format)) + ".",
+            )
         try:
             return Referee(peer, peer.load(model, exact=True), ())
         except peers.PeerRefuses as e:
-            raise OptionError(f"{against} does not take this model", why=str(e),
-                              remedy="Compare with another one: --against reference.") from None  # fmt: skip
+            raise OptionError(
+                f"{against} does not take this model",
+                why=str(e),
+                remedy="Compare with another one: --against reference.",
+            ) from None
     notes: list[str] = []
     for peer in peers.suited(format):
         try:

@@ -7,6 +7,7 @@ members hang on.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,15 +79,13 @@ def _links(chains: Sequence[Sequence[int]]) -> tuple[dict[int, list[int]], dict[
     above: dict[int, list[int]] = {}
     below: dict[int, list[int]] = {}
     for chain in chains:
-        for a, b in zip(chain, chain[1:], strict=False):
+        for a, b in itertools.pairwise(chain):
             above.setdefault(b, []).append(a)
             below.setdefault(a, []).append(b)
     return above, below
 
 
-def _sort(
-    rows: list[list[int]], links: tuple[dict[int, list[int]], dict[int, list[int]]]
-) -> None:
+def _sort(rows: list[list[int]], links: tuple[dict[int, list[int]], dict[int, list[int]]]) -> None:
     """One sweep down by what lies above, one up by what lies below."""
     above, below = links
     place = {n: k / max(len(row), 1) for row in rows for k, n in enumerate(row)}

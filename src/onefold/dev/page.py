@@ -89,7 +89,14 @@ def _operators(facts: Mapping[str, Any]) -> str:
         (r["operator"], r["count"], r["macs"], r["weight_bytes"], r["output_bytes"], r["native"])
         for r in facts["operators"]
     ]
-    head = ("operator", "layers", "multiply-adds", "bytes of weights", "bytes of results", "compiled")
+    head = (
+        "operator",
+        "layers",
+        "multiply-adds",
+        "bytes of weights",
+        "bytes of results",
+        "compiled",
+    )
     return "<h2>Operators</h2>" + _table(head, rows)
 
 

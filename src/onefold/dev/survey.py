@@ -67,7 +67,9 @@ def bound(model: Model, binding: Binding) -> tuple[Graph, list[str]]:
             if (not isinstance(size, int) or size < 0) and d.dim_name(k) not in binding.dims:
                 names[d.dim_name(k)] = None
     fixed = replace(binding, dims={**dict.fromkeys(names, 1), **binding.dims})
-    return model.bind(fixed), [f"the open dimension {n} is taken as 1 (--dim {n}=SIZE)" for n in names]
+    return model.bind(fixed), [
+        f"the open dimension {n} is taken as 1 (--dim {n}=SIZE)" for n in names
+    ]
 
 
 def _is_open(graph: Graph) -> bool:
@@ -163,8 +165,17 @@ def operator_facts(layers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sums per operator, the costliest first."""
     rows: dict[str, dict[str, Any]] = {}
     for f in layers:
-        row = rows.setdefault(f["operator"], {"operator": f["operator"], "count": 0, "macs": 0,
-                                              "weight_bytes": 0, "output_bytes": 0, "native": 0})  # fmt: skip
+        row = rows.setdefault(
+            f["operator"],
+            {
+                "operator": f["operator"],
+                "count": 0,
+                "macs": 0,
+                "weight_bytes": 0,
+                "output_bytes": 0,
+                "native": 0,
+            },
+        )
         row["count"] += 1
         row["native"] += not f["not_native"]
         for k in ("macs", "weight_bytes", "output_bytes"):

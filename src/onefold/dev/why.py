@@ -83,9 +83,7 @@ def _places(story: Story, graph: Graph, layers: tuple[str, ...], target: Target)
 
     nodes = _of(graph, layers)
     if not nodes:
-        story.ending = (
-            "nothing of it is left: its result was known before the program runs, or nobody reads it"
-        )
+        story.ending = "nothing of it is left: its result is known beforehand, or nobody reads it"
         return
     seen = Survey(graph, target)
     _plan(seen)
@@ -111,7 +109,10 @@ def _steps(planned: Planned, nodes: list[Node]) -> list[StepFacts]:
         if not wanted & {id(n) for n in made}:
             continue
         refused = [
-            r for n in made for r in assembler.kernels.refusals.get(id(n), ()) if s.algorithm != r[0]
+            r
+            for n in made
+            for r in assembler.kernels.refusals.get(id(n), ())
+            if s.algorithm != r[0]
         ]
         layers = tuple(dict.fromkeys(x for n in made for x in n.origin.layers))
         out.append(StepFacts(
@@ -148,9 +149,8 @@ def computed_by(planned: Planned, step: Step) -> list[Node]:
 
 def _buffer(b: Buffer) -> str:
     root = b.root
-    if root.kind in ("input", "output"):
-        where = root.kind
-    else:
+    where: str = root.kind
+    if root.kind not in ("input", "output"):
         where = f"{'weights' if root.kind == 'const' else root.kind} at {root.offset + b.start:,}"
     return f"{b.name}: {b.type!r} ({where})"
 

@@ -83,7 +83,8 @@ def quantize(real: Array, port: Port) -> Array:
     """Real numbers as stored ones: scaled, rounded half to even, saturated."""
     info = np.iinfo(port.dtype)
     stored = np.rint(real / port.scale) + port.zero_point
-    return np.clip(stored, info.min, info.max).astype(port.dtype)
+    saturated: Array = np.clip(stored, info.min, info.max).astype(port.dtype)
+    return saturated
 
 
 def dequantize(stored: Array, scale: float, zero_point: int) -> Array:

@@ -80,9 +80,7 @@ def _samples(array: Any, port: Port) -> Sequence[Any]:
     return [array]
 
 
-def _with_sizes(
-    ports: Mapping[str, Port], fed: Mapping[str, Fed], model: Model
-) -> dict[str, Port]:
+def _with_sizes(ports: Mapping[str, Port], fed: Mapping[str, Fed], model: Model) -> dict[str, Port]:
     """The ports that are still empty, with the open dimensions that the given arrays fix."""
     known: dict[str, int] = {}
     declared = {d.name: d for d in model.inputs}

@@ -29,8 +29,10 @@ def ports_of(model: Model, wanted: Wanted) -> dict[str, Port]:
         if d.name in tied or d.name in wanted.values:
             continue
         if d.kind != "tensor":
-            raise InputError(f"the input '{d.name}' is a {d.kind}, which no file can hold",
-                             remedy="Call the program from Python with a list of arrays.")  # fmt: skip
+            raise InputError(
+                f"the input '{d.name}' is a {d.kind}, which no file can hold",
+                remedy="Call the program from Python with a list of arrays.",
+            )
         scale, zero = quants.get(d.name, (0.0, 0))
         kind = dtypes.BY_NAME[d.dtype].numpy
         last = model.read.format == "tflite"
@@ -64,7 +66,10 @@ def quants_of(model: Model) -> Mapping[str, tuple[float, int]]:
     if model.read.format == "onnx":
         return {}
     g = model.graph
-    ports = [*zip(model.inputs, g.inputs, strict=False), *zip(model.outputs, g.outputs, strict=False)]
+    ports = [
+        *zip(model.inputs, g.inputs, strict=False),
+        *zip(model.outputs, g.outputs, strict=False),
+    ]
     found = {d.name: getattr(v.type, "quant", None) for d, v in ports}
     return {n: (q.scale[0], q.zero_point[0]) for n, q in found.items() if q is not None}
 
@@ -76,8 +81,10 @@ def settle(ports: Mapping[str, Port], model: Model) -> tuple[dict[str, Port], li
     declared = {d.name: d for d in model.inputs}
     for name, p in ports.items():
         if p.shape is None:
-            raise OptionError(f"the shape of the input '{name}' is open",
-                              remedy=f"Give it: --shape {name}=1x3x224x224, or a file.")  # fmt: skip
+            raise OptionError(
+                f"the shape of the input '{name}' is open",
+                remedy=f"Give it: --shape {name}=1x3x224x224, or a file.",
+            )
         for k, d in enumerate(p.shape):
             if d is None:
                 dim = declared[name].dim_name(k)

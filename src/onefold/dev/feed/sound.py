@@ -53,7 +53,8 @@ def _typed(samples: Array, port: Port) -> Array:
         return quantize(samples, port)
     if port.dtype.kind in "iu":
         top = np.iinfo(port.dtype).max
-        return np.clip(np.rint(samples * 32768), -top - 1, top).astype(port.dtype)
+        whole: Array = np.clip(np.rint(samples * 32768), -top - 1, top).astype(port.dtype)
+        return whole
     return samples.astype(port.dtype)
 
 

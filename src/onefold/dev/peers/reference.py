@@ -62,8 +62,11 @@ class Evaluator:
     def values(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         graph = self.graph(inputs)
         found: dict[str, Any] = {}
-        evaluate(graph, [inputs[v.name] for v in graph.inputs],
-                 lambda n, xs, ys: found.update(zip((v.name for v in n.outputs), ys, strict=False)))  # fmt: skip
+        evaluate(
+            graph,
+            [inputs[v.name] for v in graph.inputs],
+            lambda n, xs, ys: found.update(zip((v.name for v in n.outputs), ys, strict=False)),
+        )
         return found
 
 
