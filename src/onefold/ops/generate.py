@@ -15,7 +15,15 @@ from onefold.ir.scalar import Const, Index, Inside, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Refusal, operator
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import MAX_CONTENT, Sized, checked_shape, content_of, data_of, number, numbers
+from onefold.ops.known import (
+    MAX_CONTENT,
+    Sized,
+    checked_shape,
+    content_of,
+    data_of,
+    number,
+    numbers,
+)
 
 
 @operator

@@ -142,7 +142,8 @@ for (ix b = 0; b < {k.dim(boxes.shape[0])}; b++) {{
 #undef BEFORE
 {put(k, k.y().shape[0], "count")}"""
         includes = ("of_sort.h", "of_box.h")
-        return Code(text, includes, dims.mul(dims.add(boxes.shape[1], 1), INDEX_BYTES), stops=bool(checks))
+        scratch = dims.mul(dims.add(boxes.shape[1], 1), INDEX_BYTES)
+        return Code(text, includes, scratch, stops=bool(checks))
 
 
 class Regions(Op):
@@ -366,10 +367,11 @@ class MaxRoiPool(Regions):
         kind = k.x(0).dtype.compute.name
         at = [k.load(1, f"r * 5 + {j}") for j in range(5)]
         borders = "\n".join(
-            f"  const real {name} = of_round_away_{kind}({at[1 + j]} * (real){float(self.scale)!r});"
+            f"  const real {name} = of_round_away_{kind}({at[1 + j]} * scale);"
             for j, name in enumerate(("left", "top", "right", "bottom"))
         )
         setup = f"""
+  const real scale = (real){float(self.scale)!r};
 {borders}
   const real bh = of_max_{kind}(bottom - top + 1, 1) / {self.height};
   const real bw = of_max_{kind}(right - left + 1, 1) / {self.width};"""

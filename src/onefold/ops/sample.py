@@ -498,8 +498,8 @@ def _bilinear(x: TensorExpr, lead: Sequence[Dim], where: Sequence[Scalar]) -> Sc
         extents = x.shape[-2:]
         pairs = list(zip(at, extents, strict=True))
         tests = [t for q, d in pairs for t in (q >= 0, q <= real(d, q) - 1)]
-        w = [f if t else 1.0 - f
-             for f, t in ((p - q, t) for p, q, t in zip(where, low, taps, strict=True))]  # fmt: skip
+        shares = [p - q for p, q in zip(where, low, strict=True)]
+        w = [f if t else 1.0 - f for f, t in zip(shares, taps, strict=True)]
         place = [clamped(q, d) for q, d in zip(at, extents, strict=True)]
         v = scalar.where(_all(tests), x(*lead, *place) * (w[0] * w[1]), 0)
         total = v if total is None else total + v

@@ -129,8 +129,7 @@ def _chain(
     steps = []
     for k, (a, size, scale) in enumerate(zip(axes, sizes, scales, strict=True)):
         if size == x.shape[a] and scale in (None, 1.0) and roi is None:
-            if op.coordinate != "tf_half_pixel_for_nn":
-                continue
+            continue
         start, end = (0.0, 1.0) if roi is None else (roi[k], roi[k + len(axes)])
         step = replace(op, axis=a, size=size, scale=scale, start=start, end=end)
         steps.append((_growth(x.shape[a], size), step))
