@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from onefold import events
+from onefold import events, knobs
 from onefold.ir.graph import Graph
+from onefold.ir.verify import verify
+from onefold.passes import affine, algebra, attention, formulas, norms, padding, transposes
 from onefold.passes.clean import remove_dead
 from onefold.passes.fold import fold_constants
 from onefold.passes.layout import choose_layouts
 from onefold.passes.qdq import fuse_qdq
+from onefold.passes.rewrite import Rule, apply_rules
+from onefold.passes.same import merge_equal
+from onefold.passes.transposes import cancel_transposes
 from onefold.target import Target
 
 Pass = Callable[[Graph], int]
 TargetPass = Callable[[Graph, Target], int]
 
+
+
+def rules(*groups: Sequence[Rule]) -> Pass:
+    """A pass that rewrites with these rules to a fixed point."""
+    return lambda graph: apply_rules(graph, [r for group in groups for r in group])
+
+
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("qdq", fuse_qdq),
     ("fold", fold_constants),
+    ("transposes", cancel_transposes),
     ("dead", remove_dead),
+    ("algebra", rules(algebra.RULES)),
+    ("same", merge_equal),
+    ("activations", rules(formulas.RULES)),
+    ("norms", rules(norms.RULES)),
+    ("transposes", rules(algebra.RULES, transposes.RULES)),
+    ("attention", rules(attention.RULES)),
+    ("affine", rules(algebra.RULES, affine.RULES, padding.RULES)),
+    ("tidy", rules(algebra.RULES, algebra.VIEWS)),
+    ("merge", merge_equal),
+    ("sweep", remove_dead),
 )
 
 # What depends on the machine runs on each part of a graph that the compiler gets, when it is
@@ -40,6 +63,8 @@ def run(graph: Graph, until: str = "") -> list[Applied]:
     done = []
     for name, fn in PIPELINE:
         changes = fn(graph)
+        if knobs.DEBUG.get():
+            verify(graph, name)
         done.append(Applied(name, changes))
         events.emit("pass", name=name, changes=changes, graph=graph)
         if name == until:
