@@ -300,7 +300,8 @@ class SignalFilterBank(Op):
     exact: ClassVar = True
     cases: ClassVar = tuple(
         Case((((12,), "u32"), np.arange(1, 11, dtype=np.int16),
-              np.arange(10, 0, -1, dtype=np.int16), *(np.array(v, np.int16) for v in table)), {}, seed)
+              np.arange(10, 0, -1, dtype=np.int16), *(np.array(v, np.int16) for v in table)),
+             {}, seed)
         for seed, table in enumerate([
             ([0, 2, 5], [0, 2, 5], [2, 3, 4]), ([1, 1, 1], [0, 0, 0], [1, 0, 9]),
             ([3, 4], [7, 9], [1, 1])])

@@ -41,6 +41,11 @@ def squeeze(n: TfliteNode, b: Builder) -> Sequence[Value]:
     return b.ops(Reshape(squeezed(x.shape, n.option("squeeze_dims") or None)), x)
 
 
+@tflite_rule("DENSIFY")
+def densify(n: TfliteNode, b: Builder) -> Sequence[Value]:
+    return b.ops(Identity(), n.arg(0))  # sparse constants are made dense when they are read
+
+
 @tflite_rule("EXPAND_DIMS")
 def expand_dims(n: TfliteNode, b: Builder) -> Sequence[Value]:
     x = n.arg(0)
