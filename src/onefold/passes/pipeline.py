@@ -15,7 +15,6 @@ from onefold.passes.layout import choose_layouts
 from onefold.passes.qdq import fuse_qdq
 from onefold.passes.rewrite import Rule, apply_rules
 from onefold.passes.same import merge_equal
-from onefold.passes.transposes import cancel_transposes
 from onefold.target import Target
 
 Pass = Callable[[Graph], int]
@@ -31,7 +30,6 @@ def rules(*groups: Sequence[Rule]) -> Pass:
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("qdq", fuse_qdq),
     ("fold", fold_constants),
-    ("transposes", cancel_transposes),
     ("dead", remove_dead),
     ("algebra", rules(algebra.RULES)),
     ("same", merge_equal),
