@@ -25,7 +25,7 @@ from onefold.ops.activation import Relu, Sigmoid
 from onefold.ops.base import Op
 from onefold.ops.conv import Conv, ConvTranspose
 from onefold.ops.elementwise import Add, Mul
-from onefold.ops.matmul import MatMul
+from onefold.ops.matmul import Gemm, MatMul
 from onefold.plan.program import Program
 from onefold.run import emulator
 from onefold.run.artifact import build
@@ -199,6 +199,8 @@ def matmul_net() -> Net:
     y = net.op(MatMul(), net.input(2, 3, 5, 6), net.const(6, 10))
     net.output(net.op(Relu(), net.op(Add(), y, net.const(10))))
     net.output(net.op(MatMul(), net.input(6), net.const(6, 10)))
+    net.output(net.op(Gemm(transB=True), net.input(3, 7), net.const(21, 7), net.const(21)))
+    net.output(net.op(Gemm(), net.input(3, 7), net.const(7, 9), net.const(1, 1)))
     return net
 
 

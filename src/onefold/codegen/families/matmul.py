@@ -20,14 +20,15 @@ from onefold.codegen.tiles import (
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
+from onefold.ops.matmul import Gemm
 from onefold.target import Target
 
 
 class PackedMatMul(Family):
-    """x [..., k] @ constant w [k, n] (of_conv.h)."""
+    """x [..., k] @ constant w [k, n], also as a Gemm with a constant row added (of_conv.h)."""
 
     name = "matmul_packed"
-    ops = ("MatMul",)
+    ops = ("Gemm", "MatMul")
 
     def match(self, node: Node, target: Target) -> Choice | str:
         m = Machine.of(target)
@@ -42,13 +43,30 @@ class PackedMatMul(Family):
             return f"its right side has shape {list(w.shape)}"
         if not isinstance(x.shape[-1], int):
             return "the length of its sums is open"
-        return _Packed(node, m).choice()
+        return _gemm_refused(node) or _Packed(node, m).choice()
+
+
+def _gemm_refused(node: Node) -> str:
+    """Why a Gemm is more than a product with a constant row added; empty where it is not."""
+    op, c = node.op, node.input(2)
+    if not isinstance(op, Gemm):
+        return ""
+    if op.transA or op.alpha != 1 or (c is not None and op.beta != 1):
+        return "its left side is transposed or its terms are scaled"
+    if c is None:
+        return ""
+    columns = node.outputs[0].shape[1]
+    if c.data is None or c.data.size not in (1, columns) or (c.data.ndim == 2 and len(c.data) != 1):
+        return f"it adds a C of shape {list(c.shape)} that is no constant row"
+    return ""
 
 
 class _Packed:
     def __init__(self, node: Node, m: Machine) -> None:
         self.node, self.m = node, m
-        self.k, self.n = node.arg(1).tensor.ints
+        self.turned = isinstance(node.op, Gemm) and node.op.transB
+        ints = node.arg(1).tensor.ints
+        self.k, self.n = ints[::-1] if self.turned else ints
         self.lead = tuple(node.arg(0).shape[:-1])
         self.rows = dims.product(self.lead)
         self.tile, self.cost = choose_tile(m, self.n, self.rows, self.k)
@@ -63,11 +81,11 @@ class _Packed:
     def packed(self) -> tuple[Array, ...]:
         w = self.node.arg(1).data
         assert w is not None
-        w = np.ascontiguousarray(w.T).reshape(self.n, self.k, 1, 1)
-        lanes = self.m.lanes
+        w = (w if self.turned else w.T).reshape(self.n, self.k, 1, 1)
+        c, lanes = self.node.const(2), self.m.lanes
         return (
             pack_weights(w, lanes, self.tile.vectors, self.k),
-            pack_bias(None, self.n, lanes),
+            pack_bias(None if c is None else c.reshape(-1), self.n, lanes),
         )
 
     def render(self, r: Rendering) -> str:
