@@ -311,8 +311,11 @@ class Program:
         return g
 
     def _make(self, binding: Binding, closed: bool = False) -> Form:
+        from onefold.dev import listeners
+
         builder = FormBuilder(self, binding, closed)
-        form = builder.form()
+        with listeners.installed():
+            form = builder.form()
         self.compiles += builder.compiled
         return form
 

@@ -92,6 +92,22 @@ def test_debug_and_dump(cli, models, tmp_path, monkeypatch) -> None:
     assert facts["steps"] and facts["arena_bytes"] >= facts["arena_lower_bound"]
 
 
+@pytest.mark.toolchain
+def test_dump_from_python(models, tmp_path, monkeypatch, capsys) -> None:
+    import onefold
+
+    monkeypatch.setenv("ONEFOLD_DUMP", str(tmp_path / "dump"))
+    monkeypatch.setenv("ONEFOLD_DEBUG", "3")
+    onefold.load(models / "net.onnx").compile(cache=False)
+    assert "[pass] name=dead" in capsys.readouterr().err
+    first = len(list((tmp_path / "dump").iterdir()))
+    onefold.load(models / "net.onnx").compile(cache=False)
+    assert len(list((tmp_path / "dump").iterdir())) == 2 * first
+    monkeypatch.delenv("ONEFOLD_DEBUG")
+    onefold.load(models / "net.onnx").compile(cache=False)
+    assert capsys.readouterr().err.count("[pass] name=dead") == 1
+
+
 def test_a_knob_with_a_wrong_value(cli, monkeypatch) -> None:
     monkeypatch.setenv("ONEFOLD_DEBUG", "loud")
     done = cli("explain", "OF001")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,39 +52,61 @@ class Bar:
 
     def __init__(self) -> None:
         self._display: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._since: dict[str, float] = {}
+        self._shown: dict[str, Any] = {}
+        self._running: dict[str, dict[str, Any]] = {}  # the latest facts of each task
+        self._lock = threading.RLock()  # events come from the compiler's threads too
 
     def __call__(self, event: events.Event) -> None:
-        task = event.facts.get("task", "")
-        if event.kind == "progress.begin":
-            self._since[task] = event.time
-            if event.facts.get("total") is None:  # it will not tell how far it is
-                self._show(task, event.facts)
-        elif event.kind == "progress.step" and task in self._since:
-            if task in self._tasks or event.time - self._since[task] > PATIENCE:
-                self._show(task, event.facts)
-        elif event.kind == "progress.end":
-            self._since.pop(task, None)
-            shown = self._tasks.pop(task, None)
-            if shown is not None:
-                self._display.remove_task(shown)
-            if not self._tasks:
-                self.close()
+        if not event.kind.startswith("progress."):
+            return
+        task = event.facts["task"]
+        with self._lock:
+            if event.kind == "progress.begin":
+                self._running[task] = dict(event.facts)
+                self._later(task)
+            elif event.kind == "progress.step" and task in self._running:
+                self._running[task] = dict(event.facts)
+                if task in self._shown:
+                    self._display.update(self._shown[task], completed=event.facts["done"])
+            elif event.kind == "progress.end":
+                self._end(task)
 
-    def _show(self, task: str, facts: dict[str, Any]) -> None:
-        if self._display is None:
-            self._display = _display()
-            self._display.start()
-        if task not in self._tasks:
-            name = printable(task, 60)
-            self._tasks[task] = self._display.add_task(name, total=facts.get("total"))
-        self._display.update(self._tasks[task], completed=facts.get("done", 0))
+    def _later(self, task: str) -> None:
+        timer = threading.Timer(PATIENCE, self._show, [task])
+        timer.daemon = True
+        timer.start()
 
-    def close(self) -> None:
+    def _show(self, task: str) -> None:
+        with self._lock:
+            facts = self._running.get(task)
+            if facts is None or task in self._shown:
+                return
+            if self._display is None:
+                self._display = _display()
+                self._display.start()
+            self._shown[task] = self._display.add_task(
+                printable(task, 60), total=facts["total"], completed=facts.get("done", 0)
+            )
+
+    def _end(self, task: str) -> None:
+        self._running.pop(task, None)
+        shown = self._shown.pop(task, None)
+        if shown is not None:
+            self._display.remove_task(shown)
+        if not self._shown:
+            self._stop()
+
+    def _stop(self) -> None:
         if self._display is not None:
             self._display.stop()
-            self._display, self._tasks = None, {}
+            self._display = None
+
+    def close(self) -> None:
+        """Nothing is shown any more."""
+        with self._lock:
+            self._running.clear()
+            self._shown.clear()
+            self._stop()
 
 
 def _display() -> Any:

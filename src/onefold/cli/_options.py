@@ -46,15 +46,18 @@ class Wishes:
 
     def _check_names(self, model: Model) -> None:
         inputs = [d.name for d in model.inputs]
-        open_dims = {
-            d.dim_name(k): None for d in model.inputs for k, size in enumerate(d.shape or ())
-            if not isinstance(size, int) or size < 0
-        }  # fmt: skip
+        open_dims = dict.fromkeys(
+            d.dim_name(k) for d in model.inputs for k, n in enumerate(d.shape or ())
+            if not isinstance(n, int) or n < 0
+        )  # fmt: skip
+        # Some formats give a size to what may be resized; such axes are not declared as open.
+        axes = [f"{d.name}.{k}" for d in model.inputs for k in range(len(d.shape or ()))]
         _known("--shape", self.shapes, inputs, "input")
         _known("--value", self.values, inputs, "input")
         _known("--state", self.states.values(), inputs, "input")
         _known("--state", self.states, [d.name for d in model.outputs], "output")
-        _known("--dim", self.dims, list(open_dims), "open dimension")
+        resized = [n for n in self.dims if n not in axes]
+        _known("--dim", resized, list(open_dims), "open dimension")
 
     def compile(self, model: Model, **more: Any) -> Program:
         """The program; `more` replaces arguments of `Model.compile`."""

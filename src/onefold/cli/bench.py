@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,14 +41,12 @@ def command(
     from onefold.dev.race import race
 
     listed = None if against is None else [a for a in against.split(",") if a and a != "none"]
-    results = [race(wishes.load(m), _compiler(wishes), listed, rounds, seed) for m in models]
+    results = [
+        race(wishes.load(m), wishes.compile, wishes.wanted(), listed, rounds, seed) for m in models
+    ]
     facts = {"threads": wishes.threads, "rounds": rounds, "seed": seed,
              "models": [_facts(r) for r in results]}  # fmt: skip
     finish(facts, wishes.json, _show)
-
-
-def _compiler(wishes: Wishes) -> Any:
-    return replace(wishes, json=False).compile
 
 
 def _facts(r: Result) -> dict[str, Any]:

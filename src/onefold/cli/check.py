@@ -13,7 +13,7 @@ from onefold.cli._output import Column, Out, finish, layer, number
 if TYPE_CHECKING:
     from onefold.api import Model
     from onefold.dev.compare import Referee
-    from onefold.forms import Program
+    from onefold.forms import Program, Wanted
 
 SHOWN = 20  # layers in the table that are within their budget
 
@@ -46,12 +46,14 @@ def command(
     ONNX quantization. The exit code is 1 if any output, or with --each any layer, leaves it.
     """
     from onefold.dev.compare import compare, referee
+    from onefold.dev.feed.gather import assuming
 
     loaded = wishes.load(model)
     judge = referee(loaded, against or "")
-    program = wishes.compile(loaded)
-    inputs, assumed = _samples(loaded, program, data, samples, seed)
-    verdicts = compare(loaded, program, judge, inputs)
+    inputs, assumed = _samples(loaded, wishes.wanted(), data, samples, seed)
+    with assuming(assumed):
+        program = wishes.compile(loaded)
+        verdicts = compare(loaded, program, judge, inputs)
     facts: dict[str, Any] = {
         "model": loaded.name, "target": program.target.name, "against": judge.peer.name,
         "against_version": judge.peer.version(), "notes": [*judge.notes, *assumed],
@@ -67,14 +69,14 @@ def command(
 
 
 def _samples(
-    model: Model, program: Program, data: str | None, count: int, seed: int
+    model: Model, wanted: Wanted, data: str | None, count: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     from onefold.dev.feed import Style
     from onefold.dev.feed.gather import from_archive, gather
 
     if data:
-        return from_archive(model, program.wanted, Path(data))[:count], []
-    given = [gather(model, program.wanted, {}, Style(), seed + k) for k in range(count)]
+        return from_archive(model, wanted, Path(data))[:count], []
+    given = [gather(model, wanted, {}, Style(), seed + k) for k in range(count)]
     return [g.arrays for g in given], list(given[0].assumed)
 
 

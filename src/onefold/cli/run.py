@@ -12,7 +12,6 @@ import click
 
 from onefold.cli._options import Wishes, compile_options, name_and_file
 from onefold.cli._output import Column, Out, finish, number, seconds
-from onefold.errors import OnefoldError
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -101,18 +100,15 @@ def command(
     """
     from onefold.dev.classes import read_labels
     from onefold.dev.feed import Style
-    from onefold.dev.feed.gather import gather
+    from onefold.dev.feed.gather import assuming, gather
     from onefold.dev.feed.ports import quants_of
 
     loaded = wishes.load(model)
     named = read_labels(Path(labels)) if labels else []
     style = Style(mean, std, layout or "", channels, fit)
     given = gather(loaded, wishes.wanted(), _files(loaded, inputs), style, seed)
-    try:
+    with assuming(given.assumed):
         done = _call(wishes, loaded, given, runs)
-    except OnefoldError as e:  # what was assumed may be the cause
-        e.detail = (*e.detail, *given.assumed)
-        raise
     quants = quants_of(loaded)
     best = [_classes(n, a, quants.get(n, (1.0, 0)), named, top) for n, a in done.outputs.items()]
     facts = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from onefold import events
 
@@ -17,9 +17,10 @@ class Dump:
     """Writes the graph as imported and after each pass that changed it, the plan, the arena over
     time, and the C sources; several compilations follow one another in one numbering."""
 
+    numbers: ClassVar[dict[Path, int]] = {}  # the next one, for each folder of this process
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.number = 0
 
     def __call__(self, event: events.Event) -> None:
         facts = event.facts
@@ -39,11 +40,12 @@ class Dump:
     def _write(self, name: str, text: str) -> None:
         from onefold.run import store
 
-        path = self.folder / f"{self.number:02d}-{name}"
+        number = self.numbers.get(self.folder, 0)
+        self.numbers[self.folder] = number + 1
+        path = self.folder / f"{number:02d}-{name}"
         with store.writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8", errors="backslashreplace")
-        self.number += 1
 
 
 def _file_name(text: str) -> str:

@@ -22,16 +22,29 @@ IR_LEVEL = 5
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """The listeners that the environment asks for, for the time of the block."""
-    level, folder = knobs.DEBUG.get(), knobs.DUMP.get()
+    """The listeners that the environment asks for, for the time of the block. A block inside
+    another one adds none."""
     with ExitStack() as stack:
-        if level:
-            stack.callback(events.subscribe(Teller(level)))
-        if folder is not None:
-            from onefold.dev.dump import Dump
-
-            stack.callback(events.subscribe(Dump(folder)))
+        if not _Installed.now:
+            _Installed.now = True
+            stack.callback(setattr, _Installed, "now", False)
+            for listener in _wanted():
+                stack.callback(events.subscribe(listener))
         yield
+
+
+class _Installed:
+    now = False
+
+
+def _wanted() -> Iterator[events.Listener]:
+    level, folder = knobs.DEBUG.get(), knobs.DUMP.get()
+    if level:
+        yield Teller(level)
+    if folder is not None:
+        from onefold.dev.dump import Dump
+
+        yield Dump(folder)
 
 
 class Teller:

@@ -13,9 +13,12 @@ from onefold.dev.measure import Call, Times, interleaved, peak_call, ratios
 
 if TYPE_CHECKING:
     from onefold.api import Model
-    from onefold.forms import Program
+    from onefold.forms import Program, Wanted
 
 OURS, PEAK = "onefold", "peak"
+
+BUSY = 0.25
+"""Spread above which a measurement says that it is none."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,22 @@ class Result:
 
 
 def race(
-    model: Model, compile: Callable[[Model], Program], against: Sequence[str] | None,
-    rounds: int, seed: int,
+    model: Model, compile: Callable[[Model], Program], wanted: Wanted,
+    against: Sequence[str] | None, rounds: int, seed: int,
 ) -> Result:  # fmt: skip
     """Measures a model; against None: every installed runtime that reads its format.
 
     A runtime that refuses the model is left out, with a note.
     """
     from onefold.dev.feed import Style
-    from onefold.dev.feed.gather import gather
+    from onefold.dev.feed.gather import assuming, gather
 
-    program = compile(model)
-    given = gather(model, program.wanted, {}, Style(), seed)
-    inputs = {**given.arrays, **program.wanted.values}
+    given = gather(model, wanted, {}, Style(), seed)
+    inputs = {**given.arrays, **wanted.values}
     notes = list(given.assumed)
+    with assuming(notes):
+        program = compile(model)
+        program(given.arrays)
     calls: dict[str, Call] = {OURS: lambda: program(given.arrays)}
     versions = {OURS: __version__}
     for peer in _peers(model, against, notes):
@@ -67,6 +72,8 @@ def race(
     with events.Progress(f"measuring {model.name}", rounds) as progress:
         times = interleaved({**calls, PEAK: peak}, rounds, progress.step)
     program.reset()
+    if max(times[name].spread for name in calls) > BUSY:
+        notes.append("times differ much from round to round: the machine is busy")
     return _result(model, program, inputs, times, versions, flops, notes)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from onefold import events
-from onefold.errors import OptionError, did_you_mean
+from onefold.errors import OnefoldError, OptionError, did_you_mean
 from onefold.ir import dims
 from onefold.ir.graph import Graph, Node, Value
 from onefold.ir.types import TensorType
@@ -58,18 +58,31 @@ class Survey:
 
 def bound(model: Model, binding: Binding) -> tuple[Graph, list[str]]:
     """The imported graph with every open dimension taken as 1, and notes that say so."""
-    graph = model.bind(binding)
-    if not _is_open(graph):
-        return graph, []
+    from onefold.dev.feed.gather import assuming
+
+    names = _open_names(model, binding)
+    try:
+        graph = model.bind(binding)
+        if not names or not _is_open(graph):  # a format may have a size for what is open
+            return graph, []
+    except OnefoldError:
+        if not names:
+            raise
+    notes = [f"the open dimension {n} is taken as 1 (--dim {n}=SIZE)" for n in names]
+    with assuming(notes):
+        fixed = replace(binding, dims={**dict.fromkeys(names, 1), **binding.dims})
+        return model.bind(fixed), notes
+
+
+def _open_names(model: Model, binding: Binding) -> list[str]:
     names: dict[str, None] = {}
     for d in model.inputs:
-        for k, size in enumerate(() if d.name in binding.shapes else d.shape or ()):
+        if d.name in binding.shapes or d.name in binding.values:
+            continue
+        for k, size in enumerate(d.shape or ()):
             if (not isinstance(size, int) or size < 0) and d.dim_name(k) not in binding.dims:
                 names[d.dim_name(k)] = None
-    fixed = replace(binding, dims={**dict.fromkeys(names, 1), **binding.dims})
-    return model.bind(fixed), [
-        f"the open dimension {n} is taken as 1 (--dim {n}=SIZE)" for n in names
-    ]
+    return list(names)
 
 
 def _is_open(graph: Graph) -> bool:

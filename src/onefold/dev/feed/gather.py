@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from onefold.dev import feed
 from onefold.dev.feed import Fed, Port, Style
 from onefold.dev.feed.arrays import fitted, read_npz
 from onefold.dev.feed.ports import ports_of, random, settle
+from onefold.errors import InputError, OnefoldError
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -28,6 +30,16 @@ class Given:
     notes: dict[str, tuple[str, ...]]
     assumed: tuple[str, ...]
     made_up: bool  # whether the seed played a part
+
+
+@contextmanager
+def assuming(notes: Sequence[str]) -> Iterator[None]:
+    """Errors inside tell what had been assumed, which may be their cause."""
+    try:
+        yield
+    except OnefoldError as e:
+        e.detail = (*e.detail, *notes)
+        raise
 
 
 def gather(
@@ -53,8 +65,6 @@ def gather(
 def from_archive(model: Model, wanted: Wanted, path: Path) -> list[dict[str, Any]]:
     """The samples of a .npz file: arrays by input name, each of the input's own shape (one
     sample) or with one dimension more in front (several)."""
-    from onefold.errors import InputError
-
     ports, arrays = ports_of(model, wanted), read_npz(path)
     missing = [n for n in ports if n not in arrays]
     if len(ports) == 1 and missing and len(arrays) == 1:
