@@ -345,7 +345,8 @@ class Builder:
         folded = []
         for v, a in zip(outs, arrays, strict=False):
             t = v.tensor
-            a = np.ascontiguousarray(a, t.dtype.numpy).reshape(np.shape(a))
+            # A view stays one: transposed weights of a mapped file are not read for it.
+            a = np.asarray(a, t.dtype.numpy)
             c = Value(v.name, TensorType(a.shape, t.dtype, t.quant), a)
             folded.append(c)
         return folded

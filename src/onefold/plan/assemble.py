@@ -19,11 +19,15 @@ from onefold.plan.program import (
     LoopStep,
     Port,
     Program,
+    Recipe,
     Step,
     byte_size,
 )
 from onefold.plan.render import Draft, render
 from onefold.plan.schedule import Lowerings, generic_index
+
+
+HELD = 1 << 24  # packed weights from this size on are made again when they are written
 
 
 @dataclass
@@ -50,7 +54,7 @@ class Assembler:
             return self.constant(v.name, v.data, v.tensor)
         return self.place[id(v)]
 
-    def constant(self, name: str, data: Array, t: TensorType) -> Buffer:
+    def constant(self, name: str, data: Array | Recipe, t: TensorType) -> Buffer:
         if id(data) not in self.consts:
             b = self.buffer(name, "const", t)
             b.data = data
@@ -262,7 +266,8 @@ class Assembler:
                 from onefold.ir import dtypes
 
                 t = TensorType(a.shape, dtypes.of(a.dtype))
-                draft.packed.append(self.constant(f"{draft.out.name}.packed{k}", a, t))
+                kept = a if a.nbytes < HELD else _again(draft.choice, k, a.shape)
+                draft.packed.append(self.constant(f"{draft.out.name}.packed{k}", kept, t))
             if draft.choice.scratch:
                 from onefold.ir import dtypes
 
@@ -310,6 +315,10 @@ def _absorbed(node: Node, low: Lowerings, first: Value | None) -> list[Node]:
             seen[id(n)] = n
             waiting += list(n.present())
     return list(seen.values())
+
+
+def _again(choice: Choice, k: int, shape: tuple[int, ...]) -> Recipe:
+    return Recipe(lambda: choice.packed()[k], shape)
 
 
 def _is_literal(v: Value) -> bool:

@@ -6,7 +6,7 @@ belongs to the caller. The same object feeds C, the reports, and the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Union
 
@@ -17,6 +17,14 @@ from onefold.ir.types import TensorType
 
 ALIGN = 64
 Kind = Literal["arena", "const", "input", "output", "state"]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A large constant that is made again when it is written, instead of being held."""
+
+    make: Callable[[], Array]
+    shape: tuple[int, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -33,7 +41,7 @@ class Buffer:
     parent: Buffer | None = None
     offset: int = 0
     index: int = 0  # which input, output or state
-    data: Array | None = None
+    data: Array | Recipe | None = None
     space: str = ""
 
     @property

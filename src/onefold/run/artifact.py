@@ -19,7 +19,7 @@ from onefold.codegen.text import c_name
 from onefold.errors import DiskError
 from onefold.ir.graph import Array
 from onefold.ir.types import TensorType
-from onefold.plan.program import Port, Program
+from onefold.plan.program import Port, Program, Recipe
 from onefold.run import toolchain
 from onefold.target import Target
 
@@ -74,7 +74,8 @@ def write_weights(program: Program, path: Path) -> None:
                 assert b.data is not None
                 f.write(b"\0" * (b.offset - at))
                 at = b.offset
-                for chunk in _chunks(b.data, b.type):
+                data = b.data.make() if isinstance(b.data, Recipe) else b.data
+                for chunk in _chunks(data, b.type):
                     f.write(chunk)
                     at += len(chunk)
                     progress.step("", len(chunk))

@@ -1,0 +1,130 @@
+"""Bundles: built for other machines, run in their emulators, equal to the host."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onefold
+from onefold.errors import FallbackError, ShapeError
+from onefold.run import emulator
+from onefold.ship import build
+from onefold.target import find
+from tests.e2e.made import DIGITS, branch, decoder, powers
+from tests.frontend.models import DATA
+
+pytestmark = pytest.mark.toolchain
+KWS = DATA / "models" / "tflite" / "kws_ref_model.tflite"
+REPORT = {"macs", "code_bytes", "weights_bytes", "flash_bytes", "arena_bytes", "arena_lower_bound",
+          "state_bytes", "stack_bytes", "ram_bytes"}  # fmt: skip
+
+
+def need(target: str) -> None:
+    if not emulator.available(find(target)):
+        pytest.skip(f"no emulator for {target}: apt-get install qemu-user qemu-system-arm")
+
+
+@pytest.mark.parametrize("target", ["host", "arm64", "cortex-m4f"])
+@pytest.mark.emulator
+def test_a_float_network_runs_as_on_the_host(target: str, tmp_path: Path) -> None:
+    need(target)
+    model = onefold.load(DIGITS)
+    bundle = build(model, target, tmp_path)
+    x = np.random.default_rng(0).random(bundle.inputs[0][1], np.float32)
+    (out,) = bundle.run([x])
+    (want,) = model.compile(fallback=False)(x).values()
+    np.testing.assert_allclose(out, want, atol=2e-6)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert REPORT <= set(report)
+    assert report["stack_bytes"] > 0
+    assert report["flash_bytes"] == report["code_bytes"] + report["weights_bytes"]
+
+
+@pytest.mark.parametrize("target", ["arm64", "cortex-m4f"])
+@pytest.mark.emulator
+@pytest.mark.testdata
+def test_an_integer_network_is_equal_bit_for_bit(target: str, tmp_path: Path) -> None:
+    need(target)
+    if not KWS.exists():
+        pytest.skip(f"no {KWS.name}: set ONEFOLD_TESTDATA")
+    model = onefold.load(KWS)
+    bundle = build(model, target, tmp_path)
+    program = model.compile(fallback=False)
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(-128, 128, bundle.inputs[0][1]).astype(np.int8)
+        np.testing.assert_array_equal(bundle.run([x])[0], next(iter(program(x).values())))
+
+
+@pytest.mark.emulator
+def test_firmware_needs_nothing_but_memory_functions(tmp_path: Path) -> None:
+    """The model's own objects name no function of a libc but mem*, and no heap."""
+    from onefold.run import toolchain
+
+    build(onefold.load(DIGITS), "cortex-m4f", tmp_path, measure=False)
+    zig = toolchain.find().zig
+    done = subprocess.run([zig, "cc", "-target", "thumb-freestanding-eabihf", "-nostdlib", "-r",
+                           "digits.o", "-o", "whole.o"], cwd=tmp_path, capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = set(re.findall(rb"[A-Za-z_]\w+", (tmp_path / "whole.o").read_bytes()))
+    assert not names & {b"malloc", b"free", b"printf", b"expf", b"sqrtf", b"tanhf", b"calloc"}
+
+
+def test_if_from_c(tmp_path: Path) -> None:
+    bundle = build(onefold.load(branch(tmp_path)), "host", tmp_path / "out")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(bundle.run([x, np.array(True)])[0], x * 2 + x)
+    np.testing.assert_array_equal(bundle.run([x, np.array(False)])[0], x - 1 + x)
+    assert "if (*" in (tmp_path / "out" / "branch.c").read_text()
+
+
+def test_loop_from_c(tmp_path: Path) -> None:
+    path = powers(tmp_path)
+    bundle = build(onefold.load(path), "host", tmp_path / "out")
+    x = np.array([1, 2, 3, 4], np.float32)
+    last, sums = bundle.run([x])
+    np.testing.assert_array_equal(last, x * 16)
+    np.testing.assert_array_equal(sums[:4], [20, 40, 80, 160])
+    out = onefold.load(path).compile(fallback=False)(x)
+    np.testing.assert_array_equal(out["sums"], [20, 40, 80, 160])
+    assert "for (int64_t" in (tmp_path / "out" / "powers.c").read_text()
+
+
+def test_open_sizes_are_refused_without_a_heap(tmp_path: Path) -> None:
+    model = onefold.load(decoder(tmp_path))
+    with pytest.raises(ShapeError, match="sizes are open: past_k0"):
+        build(model, "cortex-m4f", tmp_path / "out", dims={"past": "0..16", "seq": 1})
+
+
+def test_layers_for_the_host_only_are_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    from tests.e2e.made import save
+
+    nodes = [h.make_node("StringConcat", ["a", "a"], ["b"], name="join")]
+    path = save(tmp_path, "text", nodes, [("a", T.STRING, [2])], [("b", T.STRING, [2])])
+    with pytest.raises(FallbackError) as e:
+        build(onefold.load(path), "arm64", tmp_path / "out")
+    assert "join" in str(e.value) and "StringConcat" in str(e.value)
+
+
+def test_two_models_in_one_program(tmp_path: Path) -> None:
+    """Every symbol carries the model's prefix, so two libraries link together."""
+    from onefold.run import toolchain
+
+    a = build(onefold.load(branch(tmp_path)), "host", tmp_path / "a", measure=False)
+    b = build(onefold.load(powers(tmp_path)), "host", tmp_path / "b", measure=False)
+    main = '#include "branch.h"\n#include "powers.h"\nint main(void) {\n' \
+           "  return branch_run == 0 || (void *)powers_run == (void *)branch_run;\n}\n"  # fmt: skip
+    host = find("host")
+    objects = toolchain.compile_units([("both.c", main)], host, tmp_path,
+                                      include_dirs=[a.folder, b.folder])  # fmt: skip
+    out = tmp_path / "both"
+    toolchain.link_executable([*objects, a.library, b.library], out, host)
+    assert subprocess.run([out]).returncode == 0
