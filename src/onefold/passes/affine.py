@@ -236,6 +236,10 @@ def before_matmul(n: Node, see: Scope) -> Patch | None:
     return rebuilt((n, a.node), make, n.arg(1), scaled, shift)
 
 
+def added(covers: tuple[Node, ...], x: Value, like: Value, bias: Array) -> Patch:
+    return rebuilt(covers, lambda b, c: b.op(Add(), x, c[0]), like, bias)
+
+
 @rewrite("bias-into-bias", Add)
 def bias_into_bias(n: Node, see: Scope) -> Patch | None:
     """(x + c) + d of constants as one constant, where x is a contraction's result."""
@@ -251,7 +255,7 @@ def bias_into_bias(n: Node, see: Scope) -> Patch | None:
             if np.broadcast(c, d.data).size > LARGEST:
                 continue
             both = c.astype(np.float64) + d.data.astype(np.float64)
-            return rebuilt((n, inner), lambda b, k, x=x: b.op(Add(), x, k[0]), d, both)
+            return added((n, inner), x, d, both)
     return None
 
 

@@ -196,7 +196,8 @@ def chained_limits(n: Node, see: Scope) -> Patch | None:
     if here is None or any(abs(v) > big for v in here if math.isfinite(v)):
         return None
     if inner is None or before is None or any(abs(v) > big for v in before if math.isfinite(v)):
-        simple = (isinstance(n.op, Clip) and here == (0.0, math.inf)) or here[0] == -here[1] == -math.inf
+        positive = isinstance(n.op, Clip) and here == (0.0, math.inf)
+        simple = positive or here == (-math.inf, math.inf)
         return Patch((n,), lambda b: [clipped(b, n.arg(0), *here)]) if simple else None
     low = min(max(before[0], here[0]), here[1])
     high = min(max(before[1], here[0]), here[1])
@@ -261,6 +262,10 @@ def no_movement(n: Node, see: Scope) -> Patch | None:
     return instead([n], n.arg(0))
 
 
+def joined(covers: tuple[Node, ...], axis: int, parts: Sequence[Value | None]) -> Patch:
+    return Patch(covers, lambda b: [b.op(Concat(axis), *parts)])
+
+
 @rewrite("nested-concat", Concat)
 def nested_concat(n: Node, see: Scope) -> Patch | None:
     """A joined tensor that is only joined further."""
@@ -272,7 +277,7 @@ def nested_concat(n: Node, see: Scope) -> Patch | None:
         if op_of(inner, Concat).axis % len(v.shape) == axis and n.inputs.count(v) == 1:
             at = n.inputs.index(v)
             parts = (*n.inputs[:at], *inner.inputs, *n.inputs[at + 1 :])
-            return Patch((n, inner), lambda b: [b.op(Concat(axis), *parts)])
+            return joined((n, inner), axis, parts)
     return None
 
 

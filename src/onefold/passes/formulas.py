@@ -7,7 +7,7 @@ of x. So x * 0.5 * (1 + erf(x / sqrt(2))) is a GELU whatever the order of its pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from onefold.ir.graph import Node, Value
@@ -156,9 +156,15 @@ def function_of(v: Value, *kinds: type[Op]) -> tuple[float, float, Node, list[No
 
 
 Found = tuple[Op, list[Node]]
+Read = Callable[[float, Value, Value], Found | None]
 
 
-def times_x(n: Node, see: Scope, read: Callable[[float, Value, Value], Found | None]) -> Patch | None:
+def one(covers: Sequence[Node], op: Op, x: Value) -> Patch:
+    """A patch of one operator on one value."""
+    return Patch(tuple(dict.fromkeys(covers)), lambda b: [b.op(op, x)])
+
+
+def times_x(n: Node, see: Scope, read: Read) -> Patch | None:
     """A product c * x * f(x), where `read(c, f, x)` knows what it is."""
     p = product(n.outputs[0], see)
     if len(p.factors) != 2 or not is_float(n.outputs[0]):
@@ -168,9 +174,7 @@ def times_x(n: Node, see: Scope, read: Callable[[float, Value, Value], Found | N
             continue
         found = read(p.coefficient, f, x) if x.dtype is n.outputs[0].dtype else None
         if found is not None:
-            op, nodes = found
-            covers = tuple(dict.fromkeys((*p.nodes, *nodes)))
-            return Patch(covers, lambda b, op=op, x=x: [b.op(op, x)])
+            return one((*p.nodes, *found[1]), found[0], x)
     return None
 
 
@@ -332,8 +336,7 @@ def hard_sigmoid(n: Node, see: Scope) -> Patch | None:
     alpha, beta, x, inner = found
     if not all(see.sole(m.outputs[0]) for m in inner if m is not n):
         return None  # the ramp may be part of something better
-    covers = tuple(dict.fromkeys((n, *nodes, *inner)))
-    return Patch(covers, lambda b: [b.op(HardSigmoid(alpha, beta), x)])
+    return one((n, *nodes, *inner), HardSigmoid(alpha, beta), x)
 
 
 @rewrite("sigmoid", Div, Reciprocal)
@@ -348,8 +351,7 @@ def sigmoid(n: Node, see: Scope) -> Patch | None:
     neg = producer(found[2].arg(0), Neg)
     if neg is None or neg.arg(0).shape != n.outputs[0].shape:
         return None
-    covers = (n, *found[3], neg)
-    return Patch(covers, lambda b: [b.op(Sigmoid(), neg.arg(0))])
+    return one((n, *found[3], neg), Sigmoid(), neg.arg(0))
 
 
 RULES = (gelu, swish, mish, hard_swish, sigmoid, hard_sigmoid)

@@ -78,7 +78,8 @@ def pad_into_integer_conv(n: Node, see: Scope) -> Patch | None:
     if found is None or pads is None or found[2] != op.zero_x:
         return None
     pad = found[0]
-    new = replace(op, pads=pads)
+    top, left, bottom, right = pads
+    new = replace(op, pads=(top, left, bottom, right))
     return Patch((n, pad), lambda b: [
         b.op(new, pad.arg(0), *n.inputs[1:], types=[n.outputs[0].type])
     ])  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onefold import events, knobs
 from onefold.ir.graph import Graph
 from onefold.ir.verify import verify
-from onefold.passes import affine, algebra, attention, formulas, norms, padding, transposes
+from onefold.passes import affine, algebra, attention, formulas, norms, padding, sink
 from onefold.passes.clean import remove_dead
 from onefold.passes.fold import fold_constants
 from onefold.passes.layout import choose_layouts
@@ -35,7 +35,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("same", merge_equal),
     ("activations", rules(formulas.RULES)),
     ("norms", rules(norms.RULES)),
-    ("transposes", rules(algebra.RULES, transposes.RULES)),
+    ("transposes", rules(algebra.RULES, sink.RULES)),
     ("attention", rules(attention.RULES)),
     ("affine", rules(algebra.RULES, affine.RULES, padding.RULES)),
     ("tidy", rules(algebra.RULES, algebra.VIEWS)),
