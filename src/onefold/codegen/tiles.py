@@ -152,6 +152,10 @@ Call = Callable[[int, Run, Dim, Dim, Dim, Dim], str]
 """Text of the kernel call that fills `acc`: (vectors, run, batch, block, row, column)."""
 
 
+Finish = Callable[[str, Dim], tuple[list[str], str]]
+"""What stands between a sum and the result: (sum, channel) -> statements, name of the result."""
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Writes the loop nest of a tile kernel."""
@@ -162,6 +166,7 @@ class Tiling:
     call: Call
     is_edge: Callable[[int, int], bool]
     ctype: str = "float"
+    finish: Finish | None = None
 
     def body(self, head: Sequence[str]) -> str:
         p = self.plane
@@ -214,10 +219,13 @@ class Tiling:
         p, first, lanes = self.plane, vectors[0], self.plane.lanes
         b, t, lane = counter(vectors[1], "i"), counter(r.width, "i"), counter(used, "i")
         at = dims.add(dims.add(block, first), _at(b))
-        index = p.index(n, dims.add(dims.mul(at, lanes), _at(lane)), row, dims.add(column, _at(t)))
+        channel = dims.add(dims.mul(at, lanes), _at(lane))
+        index = p.index(n, channel, row, dims.add(column, _at(t)))
         where = dims.add(dims.mul(dims.add(_at(b), first), r.width), _at(t))
         where = dims.add(dims.mul(where, lanes), _at(lane))
-        body = self.render.store(index, f"acc[{self.render.dim(where)}]")
+        total = f"acc[{self.render.dim(where)}]"
+        first_lines, total = self.finish(total, channel) if self.finish else ([], total)
+        body = [*first_lines, *self.render.store(index, total)]
         for k, c in enumerate((lane, t, b)):
             if c.extent != 1:
                 body = [("OF_SIMD" if k == 0 else "OF_UNROLL"), *self._loop(c, body)]

@@ -1,0 +1,143 @@
+// Integer sums of products for NHWC convolutions: T output columns times B vectors of output channels, in i32.
+//
+// The input is prepared first: copied into scratch memory with its border filled in, as the type that the dot product
+// of the machine takes. A row of the window is then a run of elements that lie next to each other, and no step has to
+// look for edges. Weights are packed [kh][kw][run / D][B][lanes][D], where D elements meet in one step:
+//   of_dot4: bytes, four at a time (AVX-512 VNNI: u8 times i8; Arm dot product: i8 times i8)
+//   of_dot2: i16, two at a time (x86), or one after the other elsewhere
+#pragma once
+#include "of_vec.h"
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+typedef int32_t of_vi __attribute__((vector_size(OF_LANES * 4), may_alias));
+typedef int16_t of_vh __attribute__((vector_size(OF_LANES * 2), may_alias));
+typedef int16_t of_vhu __attribute__((vector_size(OF_LANES * 2), aligned(2), may_alias));
+
+AI of_vi of_all_i32(int32_t x) { return x - (of_vi){0}; }
+
+#if defined(__AVX512VNNI__)
+AI of_vi of_dot4(of_vi acc, const void *x, const void *w) {
+  int32_t q;
+  __builtin_memcpy(&q, x, 4);
+  return (of_vi)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(q), _mm512_load_si512(w));
+}
+#elif defined(__ARM_FEATURE_DOTPROD)
+AI of_vi of_dot4(of_vi acc, const void *x, const void *w) {
+  int32_t q;
+  __builtin_memcpy(&q, x, 4);
+  return (of_vi)vdotq_s32((int32x4_t)acc, vld1q_s8(w), vreinterpretq_s8_s32(vdupq_n_s32(q)));
+}
+#else  // never chosen; the same in plain C
+AI of_vi of_dot4(of_vi acc, const void *x, const void *w) {
+  const int8_t *p = x, *q = w;
+  for (int l = 0; l < OF_LANES; l++)
+    for (int j = 0; j < 4; j++) acc[l] += p[j] * q[l * 4 + j];
+  return acc;
+}
+#endif
+
+AI of_vi of_dot2(of_vi acc, const void *x, const void *w) {
+#if defined(__SSE2__)
+  int32_t q;
+  __builtin_memcpy(&q, x, 4);
+#if OF_LANES == 16
+  return acc + (of_vi)_mm512_madd_epi16(_mm512_set1_epi32(q), _mm512_load_si512(w));
+#elif OF_LANES == 8
+  return acc + (of_vi)_mm256_madd_epi16(_mm256_set1_epi32(q), *(const __m256i *)w);
+#else
+  return acc + (of_vi)_mm_madd_epi16(_mm_set1_epi32(q), *(const __m128i *)w);
+#endif
+#else  // weights [D][lanes]
+  const int16_t *p = x;
+  const of_vh *q = w;
+  acc += __builtin_convertvector(q[0], of_vi) * of_all_i32(p[0]);
+  return acc + __builtin_convertvector(q[1], of_vi) * of_all_i32(p[1]);
+#endif
+}
+
+struct of_conv_int {
+  int run, kh, kw;               // elements of a run, rows of the window, runs in a row of it (1 unless dilated)
+  int sh, sw, dh, dw, row, col;  // steps; elements of the prepared input from a row, and a column, to the next
+  int d;                         // elements of a step
+};
+
+// out[B][T][lanes], on top of bias[B][lanes]; x is the prepared image, elements of `4 / d` bytes
+AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, ix oy, ix ox, const void *x,
+                         const void *w, const int32_t *bias, int32_t *out) {
+  of_vi acc[OF_MAX_B][OF_MAX_T];
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = *(const of_vi *)(bias + b * OF_LANES);
+  const int steps = (k.run + k.d - 1) / k.d, size = 4 / k.d;
+  const char *at = x, *wk = w;
+  for (int ky = 0; ky < k.kh; ky++)
+    for (int kx = 0; kx < k.kw; kx++) {
+      const char *xr = at + ((oy * k.sh + ky * k.dh) * k.row + (ox * k.sw + kx * k.dw) * k.col) * size;
+      OF_UNROLL4 for (int i = 0; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
+        OF_UNROLL for (int t = 0; t < T; t++)
+          OF_UNROLL for (int b = 0; b < B; b++) {
+            const char *xt = xr + t * k.sw * k.col * size, *wb = wk + b * OF_LANES * 4;
+            acc[b][t] = k.d == 4 ? of_dot4(acc[b][t], xt, wb) : of_dot2(acc[b][t], xt, wb);
+          }
+    }
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + (b * T + t) * OF_LANES) = acc[b][t];
+}
+
+struct of_image { int h, w, c, top, left, rows, cols, col; };  // rows, cols: with the border; col: elements of a column
+
+// The input with a border of `fill` as TO, `add` added to each element. Elements of a column beyond the channels stay
+// as they are: their weights are zero.
+#define OF_PREPARE(NAME, FROM, TO)                                                              \
+  AI void NAME(const struct of_image k, const FROM *x, int add, int fill, TO *to) {             \
+    const ix row = (ix)k.cols * k.col;                                                          \
+    for (ix y = 0; y < k.rows; y++, to += row) {                                                \
+      const ix at = y - k.top;                                                                  \
+      const bool out = at < 0 || at >= k.h;                                                     \
+      const ix from = out ? row : (ix)k.left * k.col, to_end = out ? row : from + (ix)k.w * k.col; \
+      for (ix i = 0; i < from; i++) to[i] = (TO)fill;                                           \
+      for (ix i = to_end; i < row; i++) to[i] = (TO)fill;                                       \
+      if (out) continue;                                                                        \
+      const FROM *xr = x + at * k.w * k.c;                                                      \
+      if (k.c == k.col)                                                                         \
+        for (ix i = 0; i < (ix)k.w * k.c; i++) to[from + i] = (TO)(xr[i] + add);                \
+      else                                                                                      \
+        for (ix i = 0; i < k.w; i++)                                                            \
+          for (ix c = 0; c < k.c; c++) to[from + i * k.col + c] = (TO)(xr[i * k.c + c] + add);  \
+    }                                                                                           \
+  }
+OF_PREPARE(of_prepare_i8_u8, int8_t, uint8_t)
+OF_PREPARE(of_prepare_u8_u8, uint8_t, uint8_t)
+OF_PREPARE(of_prepare_i8_i8, int8_t, int8_t)
+OF_PREPARE(of_prepare_u8_i8, uint8_t, int8_t)
+OF_PREPARE(of_prepare_i8_i16, int8_t, int16_t)
+OF_PREPARE(of_prepare_u8_i16, uint8_t, int16_t)
+
+// Depthwise: out[T][lanes] for one block of channels of the prepared i16 image (a column is whole blocks).
+AI void of_depthwise_int_tile(const struct of_conv_int k, const int T, ix oy, ix ox, const int16_t *x,
+                              const int16_t *w, const int32_t *bias, int32_t *out) {
+  of_vi acc[OF_MAX_T];
+  OF_UNROLL for (int t = 0; t < T; t++) acc[t] = *(const of_vi *)bias;
+  for (int ky = 0; ky < k.kh; ky++) {
+    const int16_t *xr = x + (oy * k.sh + ky * k.dh) * k.row + ox * k.sw * k.col;
+    OF_UNROLL for (int kx = 0; kx < k.kw; kx++) {
+      const of_vi wv = __builtin_convertvector(*(const of_vh *)(w + (ky * k.kw + kx) * OF_LANES), of_vi);
+      OF_UNROLL for (int t = 0; t < T; t++)
+        acc[t] += wv * __builtin_convertvector(*(const of_vhu *)(xr + (t * k.sw + kx * k.dw) * k.col), of_vi);
+    }
+  }
+  OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + t * OF_LANES) = acc[t];
+}
+
+// x * m 2^(s - 31) with TFLite's two roundings, the same numbers as of_multiply_by_quantized_multiplier for m >= 0, in
+// operations that every vector unit has: (p + 2^30) >> 31 is what the first rounding does to either sign.
+AI int32_t of_requantize_i32(int32_t x, int32_t m, int32_t s) {
+  const int32_t left = s > 0 ? s : 0, right = s > 0 ? 0 : -s;
+  const int64_t p = (int64_t)(int32_t)((uint32_t)x << left) * m;
+  const int32_t h = (int32_t)((uint64_t)(p + (1 << 30)) >> 31);
+  const int32_t mask = (int32_t)((1u << right) - 1), rest = h & mask;
+  return (h >> right) + (rest > (mask >> 1) + (h < 0));
+}
