@@ -26,6 +26,7 @@ from onefold.ops.base import Op
 from onefold.ops.conv import Conv, ConvTranspose
 from onefold.ops.elementwise import Add, Mul
 from onefold.ops.matmul import Gemm, MatMul
+from onefold.ops.quant_conv import QuantConv2D, QuantDepthwiseConv2D, QuantFullyConnected
 from onefold.plan.program import Program
 from onefold.run import emulator
 from onefold.run.artifact import build
@@ -104,7 +105,8 @@ def check(net: Net, target: str, folder: Path) -> list[str]:
     got, used = run_here(net, target, folder)
     for k, (w, y) in enumerate(zip(want, got, strict=True)):
         producer = net.graph.outputs[k].producer
-        compare(w, y, f"{producer!r} on {target}", 1e-5)
+        exact = producer is not None and producer.op.exact
+        compare(w, y, f"{producer!r} on {target}", 0 if exact else 1e-5)
     return used
 
 
@@ -204,7 +206,63 @@ def matmul_net() -> Net:
     return net
 
 
+def quantized(
+    net: Net, op: type[Op], x: tuple[int, ...], w: tuple[int, ...], channels: int, kind: str = "i8",
+    **attrs: Any,
+) -> None:
+    """An integer layer whose sums use the whole range of the result."""
+    t = dtypes.BY_NAME[kind]
+    if kind == "u8":
+        attrs = {"zero_x": 121, "zero_w": 140, "zero_y": 100, "lo": 0, "hi": 255, **attrs}
+    lo, hi = t.lo, t.hi
+    v = Value(f"x{len(net.feeds)}", TensorType(x, t))
+    net.graph.inputs.append(v)
+    net.feeds.append(net.rng.integers(lo, hi + 1, x).astype(t.numpy))
+    per = int(np.prod(w)) // channels
+    shift = -6 - int(np.log2(per) / 2)
+    consts = [
+        net.rng.integers(lo, hi + 1, w).astype(t.numpy),
+        net.rng.integers(-5000, 5000, channels).astype(np.int32),
+        net.rng.integers(1 << 30, (1 << 31) - 1, channels).astype(np.int32),
+        net.rng.integers(shift - 1, shift + 2, channels).astype(np.int32),
+    ]
+    net.output(net.op(op(dtype=t, **attrs), v, *[net.builder.const(c) for c in consts]))
+
+
+def int_net() -> Net:
+    net = Net(6)
+    for oc in (1, 3, 8, 15, 16, 17, 24, 33):
+        quantized(net, QuantConv2D, (1, 4, 9, 5), (oc, 1, 1, 5), oc, zero_x=-7, zero_y=3)
+    for c in (1, 3, 4, 15, 16, 17):
+        quantized(net, QuantConv2D, (1, 5, 7, c), (19, 3, 3, c), 19, zero_x=11, pads=(1, 1, 1, 1))
+    for width in range(1, 18):
+        quantized(net, QuantConv2D, (1, 3, width, 4), (16, 3, 3, 4), 16, pads=(1, 1, 1, 1), lo=0)
+    quantized(net, QuantConv2D, (2, 11, 13, 3), (20, 3, 3, 3), 20, strides=(2, 2), pads=(0, 0, 1, 1))
+    quantized(net, QuantConv2D, (1, 9, 17, 6), (8, 3, 3, 6), 8, dilations=(2, 3), pads=(2, 3, 1, 6),
+              zero_x=-128)
+    quantized(net, QuantConv2D, (1, 9, 8, 3), (8, 3, 3, 3), 8, "u8", pads=(1, 1, 1, 1))
+    quantized(net, QuantConv2D, (1, 9, 8, 4), (8, 2, 2, 4), 8, "u8", dilations=(2, 2), once=True)
+    for k in (1, 7, 64, 640):
+        quantized(net, QuantFullyConnected, (3, k), (17, k), 17, zero_x=-3, zero_y=9)
+    quantized(net, QuantFullyConnected, (1, 9), (6, 9), 6, "u8")
+    return net
+
+
+def int_depthwise_net() -> Net:
+    net = Net(7)
+    op = QuantDepthwiseConv2D
+    for c in (1, 8, 15, 16, 17, 24):
+        quantized(net, op, (1, 5, 9, c), (1, 3, 3, c), c, zero_x=5, pads=(1, 1, 1, 1))
+    for width in range(1, 18):
+        quantized(net, op, (1, 3, width, 16), (1, 3, 3, 16), 16, pads=(1, 1, 1, 1))
+    quantized(net, op, (2, 12, 12, 8), (1, 5, 5, 8), 8, strides=(2, 2), pads=(2, 2, 1, 1))
+    quantized(net, op, (1, 10, 11, 8), (1, 3, 3, 8), 8, dilations=(2, 2), pads=(2, 2, 2, 2))
+    quantized(net, op, (1, 10, 11, 8), (1, 3, 3, 8), 8, "u8", pads=(0, 0, 1, 1))
+    return net
+
+
 NETS = {
+    "conv_int": int_net, "conv_depthwise_int": int_depthwise_net,
     "conv_direct": conv_net, "blocked": blocked_net, "conv_depthwise": depthwise_net,
     "conv_transposed": transposed_net, "matmul_packed": matmul_net,
 }  # fmt: skip
@@ -226,13 +284,16 @@ def test_family(name: str, target: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize("name", list(NETS))
-def test_family_on_arm64(name: str, tmp_path: Path) -> None:
-    t = find("arm64")
+@pytest.mark.parametrize(
+    ("name", "target"), [*((n, "arm64") for n in NETS), ("conv_int", "arm64+dotprod")]
+)
+def test_family_on_arm64(name: str, target: str, tmp_path: Path) -> None:
+    t = find(target)
     if not emulator.available(t):
         pytest.skip("QEMU for arm64 is not installed")
     net = NETS[name]()
     want = net.expected()
     bundle = build_graph(net.graph, t, tmp_path, "net", measure=False)
     for w, y, v in zip(want, bundle.run(net.feeds), net.graph.outputs, strict=True):
-        compare(w, y, f"{v.producer!r} on arm64", 1e-5)
+        exact = v.producer is not None and v.producer.op.exact
+        compare(w, y, f"{v.producer!r} on {target}", 0 if exact else 1e-5)
