@@ -311,7 +311,12 @@ class PlanError(OnefoldError):
         "The arena, the state or the weights need more bytes than the target's memories have.",
         ("the model is too large for the device", "the input resolution or batch is too large"),
         "Use a smaller input, a quantized model, or a target with more memory.")
-    kinds = (PLAN, FIT)
+    DEFECT = Kind(
+        "OF303", "the compiler failed",
+        "A pass or the planner met something that it was not written for.",
+        ("a defect in Onefold", "a defect in an operator of your own"),
+        "Report it with the model.")
+    kinds = (PLAN, FIT, DEFECT)
 
 
 class FallbackError(OnefoldError):

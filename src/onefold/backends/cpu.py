@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from onefold.backends import Options, Runnable
+from onefold.defects import told
+from onefold.ir import dims
 from onefold.ir.graph import Graph, Node
+from onefold.ir.types import TensorType
+from onefold.ops.base import Lowering, NeedsValue, Refusal, as_inputs
 from onefold.target import Target
 
 
@@ -15,7 +19,7 @@ class Cpu:
     name = "cpu"
 
     def accepts(self, node: Node, target: Target) -> str:
-        reason = node.op.compiled(node)
+        reason = node.op.compiled(node) or _unlowered(node)
         if reason:
             return reason
         for g in node.regions:
@@ -39,3 +43,19 @@ class Cpu:
         from onefold.run.session import Loaded
 
         return Loaded(Artifact.open(folder))
+
+
+def _unlowered(node: Node) -> str:
+    """Why a node has no compiled form although its operator has one; empty where it has."""
+    for v in node.outputs:
+        if isinstance(v.type, TensorType) and dims.upper(v.type.size) >= dims.INF:
+            return f"the size of its result '{v.name}' has no bound"
+    if node.regions:
+        return ""
+    try:
+        node.op.lower(Lowering(node, as_inputs(node)))
+    except (Refusal, NeedsValue) as e:
+        return str(e)
+    except Exception as e:
+        return told(e, str(node.origin), node.op.name)
+    return ""

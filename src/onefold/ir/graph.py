@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onefold.ir import dims, dtypes
+from onefold.ir.limits import WORK_LIMIT, FoldBudget, too_large
 from onefold.ir.types import AnyType, Quant, TensorType
 
 if TYPE_CHECKING:
     from onefold.ops.base import Op
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-# Larger results of constant folding are left in the graph unless every input is constant anyway.
-FOLD_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,12 +271,18 @@ class Builder:
         self.origin = origin or Origin()
         self.fold = fold
         self._names: dict[str, int] = {}
+        self._budget = FoldBudget()
 
     def name(self, hint: str) -> str:
         """A name like `hint` that this builder has not given before."""
         n = self._names.get(hint, 0)
+        name = hint if n == 0 else f"{hint}.{n}"
+        while n and name in self._names:
+            n += 1
+            name = f"{hint}.{n}"
         self._names[hint] = n + 1
-        return hint if n == 0 else f"{hint}.{n}"
+        self._names.setdefault(name, 1)
+        return name
 
     def const(self, data: Any, dtype: dtypes.DType | None = None, name: str = "c") -> Value:
         array = np.asarray(data) if dtype is None else np.asarray(data, dtype.numpy)
@@ -308,6 +312,10 @@ class Builder:
         node = Node(op, inputs, (), self.origin, regions)
         try:
             kinds = list(types) if types is not None else list(op.infer(node))
+            if why := too_large(kinds):
+                from onefold.ops.base import Refusal
+
+                raise Refusal(why)
             hints = [name] if isinstance(name, str) else list(name)
             hints += [""] * (len(kinds) - len(hints))
             outs = [
@@ -337,7 +345,7 @@ class Builder:
         outs = node.outputs
         if all(_known(v) for v in outs):
             arrays = [np.array(v.content, v.dtype.numpy).reshape(v.tensor.ints) for v in outs]
-        elif node.inputs and all(v.is_const for v in node.present()) and _foldable(outs):
+        elif self._may_fold(node):
             result = node.op.ref(node, *[None if v is None else v.data for v in node.inputs])
             arrays = list(result) if isinstance(result, (tuple, list)) else [result]
         else:
@@ -347,9 +355,21 @@ class Builder:
             t = v.tensor
             # A view stays one: transposed weights of a mapped file are not read for it.
             a = np.asarray(a, t.dtype.numpy)
+            self._budget.take(a)
             c = Value(v.name, TensorType(a.shape, t.dtype, t.quant), a)
             folded.append(c)
         return folded
+
+    def _may_fold(self, node: Node) -> bool:
+        if not node.inputs:
+            return False
+        for v in node.present():
+            if v.data is None:
+                return False
+            self._budget.give(v.data)
+        if not self._budget.allows([v.type for v in node.outputs]):
+            return False
+        return node.op.macs(node) <= WORK_LIMIT
 
 
 def _known(v: Value) -> bool:
@@ -360,15 +380,3 @@ def _known(v: Value) -> bool:
         and v.type.static
         and all(isinstance(d, int) for d in v.content)
     )
-
-
-def _foldable(outs: Sequence[Value]) -> bool:
-    for v in outs:
-        if not isinstance(v.type, TensorType):
-            return False
-        size = dims.upper(v.type.size)
-        if size > FOLD_LIMIT and not v.type.static:
-            return False
-        if size > FOLD_LIMIT:
-            return False
-    return True

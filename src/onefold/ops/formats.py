@@ -14,6 +14,24 @@ from onefold.ir.graph import Graph, Value
 from onefold.ir.types import TensorType
 
 
+class Given(list[Any]):
+    """Inputs or types of results; asking for one that is not there is a Refusal."""
+
+    what = "input"
+
+    def __getitem__(self, i: Any) -> Any:
+        try:
+            return super().__getitem__(i)
+        except IndexError:
+            from onefold.ops.base import Refusal
+
+            raise Refusal(f"it has no {self.what} {i}") from None
+
+
+class GivenTypes(Given):
+    what = "result"
+
+
 def _field_value(f: dataclasses.Field[Any], v: Any) -> Any:
     kind = str(f.type)
     if kind.startswith("bool"):

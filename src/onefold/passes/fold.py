@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 
-from onefold.ir.graph import FOLD_LIMIT, Graph, Node, Value
+from onefold.ir.graph import Graph, Node, Value
+from onefold.ir.limits import WORK_LIMIT, FoldBudget
 from onefold.ir.types import TensorType
 
 
 def fold_constants(graph: Graph) -> int:
     """Replace nodes whose inputs are all constant by their results; returns how many."""
     done = 0
+    budget = FoldBudget()
+    for v in graph.constants():
+        if v.data is not None:
+            budget.give(v.data)
     for g in list(graph.regions_and_self()):
         gone: list[Node] = []
         for n in g.nodes:
-            if _constant(n):
-                _replace(g, n)
+            if _constant(n, budget):
+                _replace(g, n, budget)
                 gone.append(n)
         g.remove(gone)
         done += len(gone)
     return done
 
 
-def _constant(n: Node) -> bool:
+def _constant(n: Node, budget: FoldBudget) -> bool:
     if n.regions or not n.op.pure or not n.inputs or not all(v.is_const for v in n.present()):
         return False
-    return all(
-        isinstance(v.type, TensorType) and v.type.static and int(np.prod(v.type.ints)) <= FOLD_LIMIT
-        for v in n.outputs
-    )
+    if not all(isinstance(v.type, TensorType) and v.type.static for v in n.outputs):
+        return False
+    return budget.allows([v.type for v in n.outputs]) and n.op.macs(n) <= WORK_LIMIT
 
 
-def _replace(g: Graph, n: Node) -> None:
+def _replace(g: Graph, n: Node, budget: FoldBudget) -> None:
     result = n.op.ref(n, *[None if v is None else v.data for v in n.inputs])
     arrays = list(result) if isinstance(result, (tuple, list)) else [result]
     for v, a in zip(n.outputs, arrays, strict=False):
         t = v.tensor
-        data = np.ascontiguousarray(a, t.dtype.numpy).reshape(t.ints)
+        data = np.asarray(a, t.dtype.numpy).reshape(t.ints)
+        budget.take(data)
         g.replace(v, Value(v.name, t, data))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onefold import events, knobs
+from onefold.defects import defects
 from onefold.ir.graph import Graph
 from onefold.ir.verify import verify
 from onefold.passes import affine, algebra, attention, formulas, norms, padding, sink
@@ -60,7 +61,8 @@ def run(graph: Graph, until: str = "") -> list[Applied]:
     """Apply the pipeline, up to and including the pass `until` where one is named."""
     done = []
     for name, fn in PIPELINE:
-        changes = fn(graph)
+        with defects(f"the pass '{name}'"):
+            changes = fn(graph)
         if knobs.DEBUG.get():
             verify(graph, name)
         done.append(Applied(name, changes))
@@ -74,7 +76,8 @@ def specialise(graph: Graph, target: Target) -> list[Applied]:
     """Apply the passes that depend on the target."""
     done = []
     for name, fn in FOR_TARGET:
-        changes = fn(graph, target)
+        with defects(f"the pass '{name}'"):
+            changes = fn(graph, target)
         done.append(Applied(name, changes))
         events.emit("pass", name=name, changes=changes, graph=graph)
     return done

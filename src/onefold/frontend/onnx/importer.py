@@ -8,13 +8,15 @@ from typing import Any
 
 
 from onefold.codegen.text import c_name
-from onefold.errors import Miss, ModelFormatError, UnsupportedModelError
+from onefold.defects import told
+from onefold.errors import MemoryLimitError, Miss, ModelFormatError, UnsupportedModelError
 from onefold.frontend import importer
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.frontend.model import Declared
 from onefold.frontend.onnx import records as r
 from onefold.frontend.onnx.reader import read
 from onefold.frontend.onnx.rules import rules
+from onefold.frontend.onnx.signature import Attributes, check, takes_tensor_only
 from onefold.frontend.onnx.tensors import SparseTensor, Tensor
 from onefold.frontend.source import Source
 from onefold.ir import dims, dtypes
@@ -22,9 +24,11 @@ from onefold.ir.graph import Array, Builder, Graph, Origin, Value
 from onefold.ir.types import AnyType, OptionalType, SequenceType, TensorType
 from onefold.ops import registry
 from onefold.ops.base import NeedsValue, Op, Refusal
-from onefold.ops.formats import OnnxNode
+from onefold.ops.formats import Given, OnnxNode
 from onefold.ops.sequence import Optional, SequenceConstruct
 
+MAX_MISSES = 1000  # one report need not be longer
+BUDGET = 100_000  # layers made beyond those of the file: bodies put in place again and again
 MAX_DEPTH = 40  # functions that call functions, bodies inside bodies
 
 
@@ -130,6 +134,7 @@ class Importer:
         self.opset: Mapping[str, int] = model.opset
         self.scope = Scope()
         self.depth = 0
+        self.budget = BUDGET + len(model.graph.nodes)
         self.attributes: Mapping[str, Any] | None = None
 
     def run(self) -> Graph:
@@ -221,6 +226,8 @@ class Importer:
             v = self.scope.find(name)
         except KeyError:
             raise self._undefined(name, "the graph's outputs") from None
+        except Poison:
+            raise self._refused([Miss(name, "output", "the layer it comes from is not taken")]) from None
         return v
 
     def _states(self) -> None:
@@ -280,13 +287,26 @@ class Importer:
             except Poison:
                 outs = []
             except Refusal as e:
-                self.misses.append(Miss(_label(n), n.op_type, str(e)))
+                self._miss(n, str(e))
                 outs = []
             except NeedsValue as e:
                 raise self._value_needed(e, n) from None
+            except ValueNeeded:
+                raise
+            except Exception as e:
+                self._miss(n, told(e, _label(n), n.op_type))
+                outs = []
+            else:
+                if any(n.outputs[len(outs) :]):
+                    self._miss(n, f"it has {len(outs)} results, not {len(n.outputs)}")
             for k, name in enumerate(n.outputs):
                 if name:
                     self._define(name, outs[k] if k < len(outs) else None)
+
+    def _miss(self, n: r.Node, why: str) -> None:
+        self.misses.append(Miss(_label(n), n.op_type, why))
+        if len(self.misses) >= MAX_MISSES:
+            raise self._refused(self.misses)
 
     def _value_needed(self, e: NeedsValue, n: r.Node) -> Exception:
         names = inputs_of(e.value, self.graph)
@@ -296,15 +316,25 @@ class Importer:
         return ValueNeeded(names, _label(n), e.reason)
 
     def _node(self, n: r.Node) -> Sequence[Value]:
+        self.budget -= 1
+        if self.budget < 0:
+            raise MemoryLimitError("the model grows without bound", where=self.where or None,
+                                   why="its functions and bodies make too many layers")  # fmt: skip
         inputs = [self._input(name, n) if name else None for name in n.inputs]
         attrs = {k: self._attribute(v) for k, v in n.attributes.items()}
-        attrs = {k: v for k, v in attrs.items() if v is not None}
+        attrs = Attributes((k, v) for k, v in attrs.items() if v is not None)
         found = self._known(n)
         self.builder.origin = Origin((_label(n),))
         if isinstance(found, r.Function):
             return self._call(found, n, inputs, attrs)
+        letters = check(n, self.opset.get(n.domain, 1))
+        for k, v in enumerate(inputs):
+            if v is not None and takes_tensor_only(letters, k):
+                if not isinstance(v.type, TensorType):
+                    raise Refusal(f"input {k} is a {v.type}, not a tensor")
         node = OnnxNode(
-            n.op_type, n.domain, self.opset.get(n.domain, 1), n.name, attrs, inputs, n.outputs,
+            n.op_type, n.domain, self.opset.get(n.domain, 1), n.name, attrs, Given(inputs),
+            n.outputs,
             self,
         )  # fmt: skip
         if isinstance(found, type) and issubclass(found, Op):

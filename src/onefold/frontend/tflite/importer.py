@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from onefold.codegen.text import c_name
-from onefold.errors import AcceleratorModelError, Miss, ModelFormatError, UnsupportedModelError
+from onefold.defects import told
+from onefold.errors import (
+    AcceleratorModelError,
+    MemoryLimitError,
+    Miss,
+    ModelFormatError,
+    UnsupportedModelError,
+)
 from onefold.frontend import importer
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.frontend.model import Declared
@@ -22,8 +29,10 @@ from onefold.ir.graph import Array, Builder, Graph, Node, Origin, State, Value
 from onefold.ir.types import Quant, TensorType
 from onefold.ops import registry
 from onefold.ops.base import NeedsValue, Op, Refusal
-from onefold.ops.formats import TfliteNode
+from onefold.ops.formats import Given, GivenTypes, TfliteNode
 
+MAX_MISSES = 1000  # one report need not be longer
+BUDGET = 100_000  # layers made beyond those of the file: bodies put in place again and again
 MAX_DEPTH = 40  # subgraphs that call subgraphs
 
 COMPILED = {"edgetpu-custom-op": "Edge TPU", "ethos-u": "Arm Ethos-U"}
@@ -112,6 +121,7 @@ class Importer:
         self.graph = Graph("model")
         self.builder = Builder(self.graph)
         self.depth = 0
+        self.budget = BUDGET + sum(len(g.operators) for g in model.subgraphs)
         self.scope = Scope(model.subgraphs[0])
         self.states: dict[str, State] = {}
         self.variables: dict[str, Value] = {}  # current contents of each resource variable
@@ -138,12 +148,16 @@ class Importer:
         self._check_names(g)
         self.graph.name = g.name or "model"
         self.scope = Scope(g)
-        self._inputs(g, {t: name for name, t in ins.items()})
-        self._operators(g)
-        if self.misses:
-            raise self._refused()
         own = {t: name for name, t in outs.items()}
-        self.graph.outputs = [self._output(t, own.get(t, "")) for t in g.outputs]
+        try:
+            self._inputs(g, {t: name for name, t in ins.items()})
+            self._operators(g)
+            if self.misses:
+                raise self._refused()
+            self.graph.outputs = [self._output(t, own.get(t, "")) for t in g.outputs]
+        except Refusal as e:  # a tensor at the graph's own border
+            self.misses.append(Miss("the graph", "input or output", str(e)))
+            raise self._refused() from None
         self.graph.states = list(self.states.values())
         self._tied()
         return self.graph
@@ -250,6 +264,14 @@ class Importer:
                 outs = []
             except NeedsValue as e:
                 raise self._value_needed(e, label(g, op), op.name) from None
+            except ValueNeeded:
+                raise
+            except Exception as e:
+                why = told(e, label(g, op), op.name)
+                self.misses.append(Miss(label(g, op), op.name, why))
+                outs = []
+            if len(self.misses) >= MAX_MISSES:
+                raise self._refused()
             for k, t in enumerate(op.outputs):
                 if t >= 0:
                     self._define(t, outs[k] if k < len(outs) else None, op, outs)
@@ -263,10 +285,14 @@ class Importer:
         return ValueNeeded(names, layer, e.reason)
 
     def _operator(self, g: r.Subgraph, op: r.Operator) -> Sequence[Value]:
-        inputs = [self.value(t) if t >= 0 else None for t in op.inputs]
+        self.budget -= 1
+        if self.budget < 0:
+            raise MemoryLimitError("the model grows without bound", where=self.where or None,
+                                   why="its subgraphs are called too many times")  # fmt: skip
+        inputs = Given(self.value(t) if t >= 0 else None for t in op.inputs)
         found = self._known(op)
         self.builder.origin = Origin((label(g, op),))
-        types = [self._result_type(g.tensors[t]) for t in op.outputs if t >= 0]
+        types = GivenTypes(self._result_type(g.tensors[t]) for t in op.outputs if t >= 0)
         names = [g.tensors[t].name for t in op.outputs if t >= 0]
         between = [self.type_of(g.tensors[t]) for t in op.intermediates if t >= 0]
         node = TfliteNode(

@@ -7,7 +7,8 @@ from math import prod
 
 from onefold.frontend.onnx.rules import rule
 from onefold.ir import dtypes
-from onefold.ir.graph import FOLD_LIMIT, Builder, Value
+from onefold.ir.graph import Builder, Value
+from onefold.ir.limits import FOLD_LIMIT
 from onefold.ops.base import Refusal
 from onefold.ops.cast import Cast
 from onefold.ops.formats import OnnxNode
