@@ -189,7 +189,8 @@ class STFT(Op):
         window = n.input(2)
         if window is None and n.input(3) is None:
             raise Refusal("STFT has neither a window nor a frame length")
-        size = length_of(n, 3, 0 if window is None else window.shape[0], "frame length")
+        own = window.shape[0] if window is not None and len(window.shape) == 1 else 0
+        size = length_of(n, 3, own, "frame length")
         if window is not None and (window.shape != (size,) or window.dtype is not n.arg(0).dtype):
             raise Refusal(f"STFT has a window {window.type} for frames of {size}")
         return step, size

@@ -20,6 +20,13 @@ from onefold.ops.shape import Reshape
 from onefold.ops.softmax import Softmax
 
 
+def need_rank(v: Value, rank: int, what: str) -> Value:
+    """v. Raises Refusal unless it has this rank."""
+    if len(v.shape) != rank:
+        raise Refusal(f"{what} {list(v.shape)} should have rank {rank}")
+    return v
+
+
 def split_heads(b: Builder, x: Value, heads: int) -> Value:
     """[B, S, H * E] as [B, H, S, E]."""
     if len(x.shape) != 3 or heads < 1 or not isinstance(x.shape[2], int) or x.shape[2] % heads:
@@ -38,7 +45,7 @@ def default_scale(q: Value, given: Any) -> float:
     """1 / sqrt(E) of q [B, H, S, E] where no scale is given."""
     if given:
         return float(given)
-    e = q.shape[3]
+    e = need_rank(q, 4, "the query").shape[3]
     if not isinstance(e, int) or e < 1:
         raise Refusal(f"heads of {e} elements; their size must be known")
     return float(e**-0.5)

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from onefold.frontend.onnx.rules import rule
-from onefold.frontend.onnx.rules.attention import default_scale, join_heads, split_heads
+from onefold.frontend.onnx.rules.attention import (
+    default_scale,
+    join_heads,
+    need_rank,
+    split_heads,
+)
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Value
@@ -112,6 +117,8 @@ def _weights(n: OnnxNode, b: Builder, i: int, scale: int) -> Value:
 
 def part(b: Builder, x: Value, axis: int, start: Dim, size: Dim) -> Value:
     """x[start : start + size] along an axis."""
+    if len(x.shape) <= axis:
+        raise Refusal(f"{list(x.shape)} has no axis {axis}")
     starts: list[Dim] = [0] * len(x.shape)
     sizes = list(x.shape)
     starts[axis], sizes[axis] = start, size
@@ -120,6 +127,7 @@ def part(b: Builder, x: Value, axis: int, start: Dim, size: Dim) -> Value:
 
 def padding_bias(n: OnnxNode, b: Builder, mask: Value, q: Value, total: Dim) -> Value:
     """A 0/1 mask [B, T] or [B, S, T] as what is added to scores [B, H, S, T]."""
+    need_rank(q, 4, "the query")
     fill = float(n.attr("mask_filter_value", -10000.0))
     batch = q.shape[0]
     if len(mask.shape) == 2:
@@ -165,7 +173,7 @@ def multi_head_attention(n: OnnxNode, b: Builder) -> Sequence[Value]:
     q, k, v = _projected(n, b, heads)
     offset: Dim = 0
     if n.input(6) is not None:
-        past_k, past_v = n.arg(6), n.arg(7)
+        past_k, past_v = need_rank(n.arg(6), 4, "past keys"), need_rank(n.arg(7), 4, "past values")
         offset = past_k.shape[2]
         k, v = b.op(Concat(2), past_k, k), b.op(Concat(2), past_v, v)
     scores = 3 if n.wants(3) else -1
@@ -192,7 +200,7 @@ def _projected(n: OnnxNode, b: Builder, heads: int) -> tuple[Value, Value, Value
         if bias is not None and len(x.shape) == 3:
             x = b.op(Add(), x, part(b, bias, 0, start, width))
             start = dims.add(start, width)
-        out.append(split_heads(b, x, heads) if len(x.shape) == 3 else x)
+        out.append(split_heads(b, x, heads) if len(x.shape) == 3 else need_rank(x, 4, "keys"))
     return out[0], out[1], out[2]
 
 
@@ -222,7 +230,7 @@ def attention_contrib(n: OnnxNode, b: Builder) -> Sequence[Value]:
     )
     offset: Dim = 0
     if past is not None:
-        _, batch, h, offset, e = past.shape
+        _, batch, h, offset, e = need_rank(past, 5, "past keys and values").shape
         old = [b.op(Reshape((batch, h, offset, e)), part(b, past, 0, i, 1)) for i in (0, 1)]
         k, v = b.op(Concat(2), old[0], k), b.op(Concat(2), old[1], v)
     out, *_ = masked_attention(n, b, q, k, v, n.input(3), n.input(5), offset)
@@ -250,7 +258,7 @@ def group_query_attention(n: OnnxNode, b: Builder) -> Sequence[Value]:
         q = b.op(turn, q, n.arg(7), n.arg(8), places if at is None else at)
         k = b.op(turn, k, n.arg(7), n.arg(8), places if at is None else at)
     if n.input(3) is not None:
-        past_k, past_v = n.arg(3), n.arg(4)
+        past_k, past_v = need_rank(n.arg(3), 4, "past keys"), need_rank(n.arg(4), 4, "past values")
         total = _total(n, past_k.shape[2], k.shape[2])
         k = b.op(AppendTokens(total), past_k, k, places)
         v = b.op(AppendTokens(total), past_v, v, places)
@@ -279,7 +287,7 @@ def _grouped(n: OnnxNode, b: Builder, heads: int, groups: int) -> tuple[Value, V
     q, k, v = n.arg(0), n.input(1), n.input(2)
     if k is not None and v is not None:
         return split_heads(b, q, heads), split_heads(b, k, groups), split_heads(b, v, groups)
-    width: Any = q.shape[-1]
+    width: Any = need_rank(q, 3, "the query").shape[2]
     if heads < 1 or groups < 1 or not isinstance(width, int) or width % (heads + 2 * groups):
         raise Refusal(f"{width} columns cannot hold {heads} and twice {groups} heads")
     e = width // (heads + 2 * groups)
