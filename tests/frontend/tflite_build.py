@@ -49,7 +49,9 @@ def build(
                     if t is not None and not t.const and not t.variable]  # fmt: skip
     graph.outputs = made
     code = s.OperatorCodeT()
-    number = getattr(s.BuiltinOperator, name)
+    number = getattr(s.BuiltinOperator, name, s.BuiltinOperator.CUSTOM)
+    if number == s.BuiltinOperator.CUSTOM:
+        code.customCode = name
     code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
     model.operatorCodes = [code]
     op = s.OperatorT()

@@ -269,7 +269,7 @@ def gemm_from_onnx(n: OnnxNode, b: Builder) -> Sequence[Value]:
     if not plain or op.transA or (op.transB and w.data is None):
         return b.ops(op, x, w, c, name=n.output_names)
     if op.transB and w.data is not None:
-        w = b.const(np.ascontiguousarray(w.data.T), name=w.name)
+        w = b.const(w.data.T, name=w.name)
     if c is None:
         return b.ops(MatMul(), x, w, name=n.output_names)
     y = b.op(MatMul(), x, w)
