@@ -63,7 +63,7 @@ def command(
         "fallback": [list(r) for r in program.report.get("refusals", ())],
     }  # fmt: skip
     if each:
-        _each(facts, loaded, program, judge, inputs[0])
+        _each(facts, loaded, program, judge, {**inputs[0], **program.wanted.values})
     finish(facts, wishes.json, _show)
     return 0 if facts["ok"] else 1
 
@@ -178,5 +178,8 @@ def _what_is_wrong(facts: dict[str, Any]) -> str:
                 f"({' '.join(first['operators'])}).")  # fmt: skip
     names = ", ".join(o["name"] for o in facts["outputs"] if not o["ok"])
     if facts["layers"] is not None:
-        return f"Each layer alone is right, but {names} is not: a pass or a fusion is wrong."
+        return (
+            f"Each layer alone is right, but {names} is not: small differences add up, or a pass "
+            "or a fusion is wrong."
+        )
     return f"Outside the budget: {names}. --each finds the layer."

@@ -65,6 +65,8 @@ def budget_of(
 ) -> Budget:
     """The budget of values of a type; step: scale of a float that was an integer just before;
     op: the operator that made them, where they are a layer's."""
+    if kind.kind == "complex":
+        kind = dtypes.f32 if kind is dtypes.c64 else dtypes.f64
     if kind.is_float:
         if step:
             return Budget(steps=step * (1 + 1e-5))

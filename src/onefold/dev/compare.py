@@ -16,6 +16,7 @@ from onefold.ir import dtypes
 if TYPE_CHECKING:
     from onefold.api import Model
     from onefold.forms import Program
+    from onefold.ir.graph import Value
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,16 @@ def _budgets(
     from onefold.dev.peers.reference import Evaluator
 
     format, precision = model.read.format, program.options.precision
-    steps = dict.fromkeys(theirs, 0.0)
-    if format == "onnx":
-        graph = Evaluator(model).graph(feeds)
-        steps = dict(zip(theirs, steps_of(graph), strict=True))
+    graph = Evaluator(model).graph(feeds)
+    made_by = [(step, _operator(v)) for step, v in zip(steps_of(graph), graph.outputs, strict=True)]
     return {
-        n: budget_of(dtypes.of(np.asarray(a).dtype), format, precision, steps[n])
-        for n, a in theirs.items()
-    }  # fmt: skip
+        n: budget_of(dtypes.of(np.asarray(a).dtype), format, precision, step, op)
+        for (n, a), (step, op) in zip(theirs.items(), made_by, strict=True)
+    }
+
+
+def _operator(v: Value) -> str:
+    return "" if v.producer is None else v.producer.op.name
 
 
 def _verdict(name: str, pairs: Sequence[tuple[Distance, Budget]]) -> Verdict:

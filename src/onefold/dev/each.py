@@ -65,15 +65,14 @@ def check_each(
     feeds = {id(v): inputs[v.name] for v in graph.inputs}
     groups = _operators(graph, known)
     made = cut(graph, known, feeds)
-    outs, compiled = run_parts(graph, feeds, target, options)
+    results = run_parts(graph, feeds, target, options)
     format, precision = model.read.format, options.precision
     verdicts = []
-    for v in made:
+    for v, (ours, compiled) in zip(made, results, strict=True):
         layer, operators = groups[v.name]
         budget = budget_of(v.dtype, format, precision, op=operators[-1])
-        distance = measure(outs[id(v)], known[v.name])
-        verdicts.append(LayerVerdict(str(layer), operators, v.name, budget, distance,
-                                     id(v) in compiled))  # fmt: skip
+        distance = measure(ours, known[v.name])
+        verdicts.append(LayerVerdict(str(layer), operators, v.name, budget, distance, compiled))
     return verdicts
 
 
@@ -135,8 +134,11 @@ def _behind(last: Node, known: Mapping[str, Any]) -> list[Node]:
 
 def run_parts(
     graph: Graph, feeds: Mapping[int, Any], target: Target, options: Options
-) -> tuple[dict[int, Any], set[int]]:
-    """Compiles and runs a graph once: its values by id, and which of them compiled parts made."""
+) -> list[tuple[Any, bool]]:
+    """Compiles and runs a graph once: its outputs, each with whether a compiled part made it.
+
+    Passes may put other values in the outputs' places, but keep their order.
+    """
     from onefold.backends import Backend
     from onefold.backends.cpu import Cpu
     from onefold.backends.reference import Reference
@@ -158,4 +160,4 @@ def run_parts(
             values.update(zip((id(v) for v in part.graph.outputs), outs, strict=True))
             if part.backend.name == "cpu":
                 compiled.update(id(v) for v in part.graph.outputs)
-    return values, compiled
+    return [(values[id(v)], id(v) in compiled) for v in graph.outputs]

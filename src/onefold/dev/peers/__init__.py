@@ -32,6 +32,9 @@ class Running(Protocol):
     def bind(self, inputs: Mapping[str, Any]) -> Callable[[], Any]:
         """A call on these inputs with as little around it as the peer allows."""
 
+    def reset(self) -> None:
+        """States that the peer keeps back to their initial contents."""
+
 
 class Watching(Protocol):
     """A model loaded by a peer that tells every value on the way."""

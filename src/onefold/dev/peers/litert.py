@@ -50,6 +50,7 @@ class Interpreter:
                     model_content=model_bytes(model), num_threads=threads,
                     experimental_op_resolver_type=kind, experimental_preserve_all_tensors=preserve,
                 )  # fmt: skip
+                self.it.allocate_tensors()  # unknown operators are only told here
             except (ValueError, RuntimeError) as e:
                 raise PeerRefuses(str(e)) from None
         numbers = [t["index"] for t in self.it.get_input_details()]
@@ -93,6 +94,10 @@ class Interpreter:
             self.it.allocate_tensors()
             self.it.reset_all_variables()
             self.ready = True
+
+    def reset(self) -> None:
+        if self.ready:
+            self.it.reset_all_variables()
 
     def values(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         self.bind(inputs)

@@ -60,6 +60,9 @@ class Session:
         self.run(feeds)
         return lambda: session.run(outputs, feeds)
 
+    def reset(self) -> None:
+        """Its states are inputs and outputs."""
+
 
 class AllValues:
     """The model with every value that a main-graph node computes as an output."""

@@ -59,6 +59,9 @@ class Evaluator:
         arrays = [inputs[v.name] for v in graph.inputs]
         return lambda: evaluate(graph, arrays)
 
+    def reset(self) -> None:
+        """States begin anew at each call."""
+
     def values(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         graph = self.graph(inputs)
         found: dict[str, Any] = {}

@@ -71,5 +71,9 @@ class Interpreter:
             raise PeerRefuses(str(e)) from None
         return call
 
+    def reset(self) -> None:
+        with _quiet():
+            self.it.reset()
+
 
 PEER = Tflm
