@@ -280,21 +280,22 @@ class Sums:
 def pack_weights(w: Array, lanes: int, vectors: int, block: int) -> Array:
     """w [oc, ic, kh, kw] as of_conv.h reads it: for each group of vectors
     [ic / block][kh][kw][ic % block][vectors][lanes], unused lanes zero."""
-    oc, ic = w.shape[:2]
-    blocks = -(-oc // lanes)
-    full = np.zeros((blocks * lanes, *w.shape[1:]), np.float32)
-    full[:oc] = w
-    parts = []
+    oc, ic, *window = w.shape
+    per = lanes * int(np.prod(w.shape[1:]))  # elements of a block of channels
+    out = np.zeros(-(-oc // lanes) * per, np.float32)
     for g in groups_of(oc, lanes, vectors):
-        n = g.count * g.vectors * lanes
-        part = full[g.first * lanes : g.first * lanes + n]
-        part = part.reshape(g.count, g.vectors, lanes, *w.shape[1:])
-        rows = [
-            part[:, :, :, i : i + block].transpose(0, 4, 5, 3, 1, 2).reshape(g.count, -1)
-            for i in range(0, ic, block)
-        ]
-        parts.append(np.concatenate(rows, axis=1).reshape(-1) if rows else np.zeros(0, np.float32))
-    return np.concatenate(parts)
+        part = w[g.first * lanes : (g.first + g.count * g.vectors) * lanes]
+        if g.tail < lanes:
+            part = np.concatenate([part, np.zeros((lanes - g.tail, *w.shape[1:]), w.dtype)])
+        part = part.reshape(g.count, g.vectors, lanes, ic, *window)
+        rows = out[g.first * per :][: g.count * g.vectors * per].reshape(g.count, -1)
+        at = 0
+        for i in range(0, ic, block):
+            some = part[:, :, :, i : i + block].transpose(0, 4, 5, 3, 1, 2)
+            size = int(np.prod(some.shape[1:]))
+            rows[:, at : at + size].reshape(some.shape)[...] = some
+            at += size
+    return out
 
 
 def pack_bias(b: Array | None, channels: int, lanes: int) -> Array:

@@ -116,7 +116,7 @@ class _Direct:
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
-        w = self.weights.astype(np.float32)
+        w = self.weights.astype(np.float32, copy=False)
         w = w.reshape(*w.shape[:2], *self.sums.window)
         bias = self.node.const(2)
         lanes = self.m.lanes
