@@ -67,3 +67,34 @@ def test_slivers_of_bounded_operators() -> None:
     ours = want + np.float32(3e-7)
     assert measure(ours, want).within(budget_of(dtypes.f32, "onnx", op="Sigmoid"))
     assert not measure(ours, want).within(budget_of(dtypes.f32, "onnx", op="Add"))
+
+
+def test_steps_where_floats_are_rounded_to_integers(tmp_path) -> None:
+    """x -> relu -> quantize -> dequantize -> transpose has one step; without relu, the input's own
+    rounding is exact on both sides."""
+    from onnx import helper
+
+    import onefold
+    from onefold.dev.budget import steps_of
+    from tests.cli.made import save, value
+
+    def graph(first: str):
+        make = helper.make_node
+        nodes = [make("Relu", ["x"], ["r"], name="relu")] if first == "r" else []
+        nodes += [
+            make("QuantizeLinear", [first, "scale", "zero"], ["q"], name="q"),
+            make("DequantizeLinear", ["q", "scale", "zero"], ["d"], name="d"),
+            make("Transpose", ["d"], ["y"], name="t"),
+        ]
+        path = save(
+            tmp_path / "q.onnx",
+            nodes,
+            [value("x", [2, 3])],
+            [value("y", [3, 2])],
+            scale=np.float32(0.25),
+            zero=np.int8(0),
+        )
+        return onefold.load(path).graph
+
+    assert steps_of(graph("r")) == [0.25]
+    assert steps_of(graph("x")) == [0.0]

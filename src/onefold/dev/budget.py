@@ -39,7 +39,7 @@ class Budget:
     def text(self) -> str:
         if self.share:
             return f"{self.share:.0e} of range".replace("e-0", "e-")
-        return f"{self.steps:g}" if self.steps else "equal"
+        return f"{self.steps:.3g}" if self.steps else "equal"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Distance:
 def budget_of(
     kind: dtypes.DType, format: str, precision: str = "f32", step: float = 0.0, op: str = ""
 ) -> Budget:
-    """The budget of values of a type; step: scale of a float that was an integer just before;
+    """The budget of values of a type; step: see `steps_of`;
     op: the operator that made them, where they are a layer's."""
     if kind.kind == "complex":
         kind = dtypes.f32 if kind is dtypes.c64 else dtypes.f64
@@ -73,7 +73,7 @@ def budget_of(
         shares = [SHARES.get(kind.name, COARSE), SHARES.get(precision, 0.0)]
         return Budget(share=max(shares), steps=SLIVER if op in BOUNDED else 0.0)
     narrow = kind.is_int and kind.bits <= 8
-    return Budget(steps=1.0 if format == "onnx" and narrow else 0.0)
+    return Budget(steps=1.0 if format == "onnx" and narrow else step)
 
 
 def measure(ours: Any, theirs: Any) -> Distance:
@@ -122,20 +122,49 @@ def _same_class(x: Array, y: Array) -> bool:
     return bool(a[b.argmax()] == a.max())  # a tie on our side is no other class
 
 
+TO_FLOAT = ("DequantizeLinear", "AffineDequantize")
+TO_INTEGER = ("QuantizeLinear", "AffineQuantize", "DynamicQuantize")
+
+
 def steps_of(graph: Graph) -> list[float]:
-    """For each output: the scale of the integers that it was computed from last, where it is a
-    float of a quantized network (0 elsewhere)."""
-    return [_step(v) for v in graph.outputs]
+    """For each output, in its own units, one step of the integers that it was rounded to on its
+    way, 0 where there are none or where integer arithmetic alone defines them.
+
+    A float before the rounding may lie on either side of a half, whoever computes it.
+    """
+    return [_step(v) if _rounded_from_float(v) else 0.0 for v in graph.outputs]
 
 
-def _step(v: Value, depth: int = 40) -> float:
-    """Looks for the nearest DequantizeLinear along first inputs."""
-    while v.producer is not None and depth:
-        n, depth = v.producer, depth - 1
-        if n.op.name == "DequantizeLinear":
-            scale = n.const(1)
-            return 0.0 if scale is None else float(np.max(np.abs(scale)))
-        if n.op.name.startswith("QLinear") or not n.inputs or n.inputs[0] is None:
+def _step(v: Value) -> float:
+    """The scale of the nearest integers along first inputs; 1 for an output that is one."""
+    if not v.dtype.is_float:
+        return 1.0 if v.quant is not None else 0.0
+    seen: set[int] = set()
+    while v.producer is not None and id(v) not in seen:
+        seen.add(id(v))
+        n = v.producer
+        if not n.inputs or n.inputs[0] is None:
             return 0.0
+        if n.op.name in TO_FLOAT:
+            given = n.const(1) if len(n.inputs) > 1 else None
+            scale = n.inputs[0].quant.scale if n.inputs[0].quant is not None else given
+            return 0.0 if scale is None else float(np.max(np.abs(scale)))
         v = n.inputs[0]
     return 0.0
+
+
+def _rounded_from_float(v: Value) -> bool:
+    """Whether a computed float was rounded to an integer somewhere before v."""
+    seen: set[int] = set()
+    waiting = [v]
+    while waiting:
+        u = waiting.pop()
+        if u.producer is None or id(u.producer) in seen:
+            continue
+        n = u.producer
+        seen.add(id(n))
+        first = n.input(0)
+        if n.op.name in TO_INTEGER and first is not None and first.producer is not None:
+            return True
+        waiting += n.present()
+    return False

@@ -39,12 +39,16 @@ class LiteRt:
 class Interpreter:
     """Inputs and outputs are matched by position, since its names need not be unique."""
 
-    def __init__(self, model: Model, threads: int, exact: bool, preserve: bool = False) -> None:
+    def __init__(
+        self, model: Model, threads: int, exact: bool, preserve: bool = False,
+        delegates: bool = True,
+    ) -> None:  # fmt: skip
         with _quiet():
             from ai_edge_litert.interpreter import Interpreter as Theirs
             from ai_edge_litert.interpreter import OpResolverType
 
-            kind = OpResolverType.BUILTIN_REF if exact else OpResolverType.AUTO
+            kind = OpResolverType.AUTO if delegates else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            kind = OpResolverType.BUILTIN_REF if exact else kind
             try:
                 self.it = Theirs(
                     model_content=model_bytes(model), num_threads=threads,
