@@ -129,6 +129,11 @@ def size(n: int | float) -> str:
     return f"{n:.3g} {unit}"
 
 
+def memory(n: int) -> str:
+    """Size of a memory, which comes in powers of two: `64 KiB`, `1 MiB`."""
+    return f"{n / 2**20:.3g} MiB" if n >= 2**20 else f"{n / 2**10:.3g} KiB"
+
+
 def macs(n: int | float) -> str:
     """Multiply-adds: `980`, `1.23 M`, `4.1 G`."""
     for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from onefold.cli._options import Wishes, json_option
-from onefold.cli._output import Column, Out, finish, size
+from onefold.cli._output import Column, Out, finish, memory
 
 
 @click.command(short_help="Machines that programs can be made for.")
@@ -39,7 +39,7 @@ def _show(facts: dict[str, Any], out: Out) -> None:
     rows = [
         (t["name"], t["summary"], t["arch"], t["os"] if t["os"] != "none" else "bare metal",
          t["vector_bits"] or "-",
-         ", ".join(f"{m['name']} {size(m['bytes'])}" for m in t["memories"]) or "-", t["runs_here"])
+         ", ".join(f"{m['name']} {memory(m['bytes'])}" for m in t["memories"]) or "-", t["runs_here"])
         for t in facts["targets"]
     ]  # fmt: skip
     out.table(["target", "machine", "architecture", "system", Column("vector bits", right=True),
