@@ -36,14 +36,16 @@ def _facts(t: Any) -> dict[str, Any]:
 
 
 def _show(facts: dict[str, Any], out: Out) -> None:
-    rows = [
-        (t["name"], t["summary"], t["arch"], t["os"] if t["os"] != "none" else "bare metal",
-         t["vector_bits"] or "-",
-         ", ".join(f"{m['name']} {memory(m['bytes'])}" for m in t["memories"]) or "-", t["runs_here"])
-        for t in facts["targets"]
-    ]  # fmt: skip
-    out.table(["target", "machine", "architecture", "system", Column("vector bits", right=True),
-               "memories", "runs here"], rows)  # fmt: skip
+    columns = ["target", Column("machine", limit=80), "architecture", "system",
+               Column("vector bits", right=True), "memories", "runs here"]  # fmt: skip
+    out.table(columns, [_row(t) for t in facts["targets"]])
     host = facts["targets"][0]
     out.line(f"host is {host['cpu']}; add features of an architecture with '+': "
              "arm64+dotprod+i8mm.")  # fmt: skip
+
+
+def _row(t: dict[str, Any]) -> tuple[Any, ...]:
+    system = t["os"] if t["os"] != "none" else "bare metal"
+    memories = ", ".join(f"{m['name']} {memory(m['bytes'])}" for m in t["memories"]) or "-"
+    vector = t["vector_bits"] or "-"
+    return t["name"], t["summary"], t["arch"], system, vector, memories, t["runs_here"]
