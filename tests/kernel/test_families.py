@@ -20,13 +20,19 @@ from onefold.dev.reference import Environment
 from onefold.ir import dtypes
 from onefold.ir.graph import Builder, Graph, Origin, Value
 from onefold.ir.types import TensorType
-from onefold.ops import registry
 from onefold.ops.activation import Relu, Sigmoid
 from onefold.ops.base import Op
 from onefold.ops.conv import Conv, ConvTranspose
 from onefold.ops.elementwise import Add, Mul
 from onefold.ops.matmul import Gemm, MatMul
-from onefold.ops.quant_conv import QuantConv2D, QuantDepthwiseConv2D, QuantFullyConnected
+from onefold.ops.movement import Concat
+from onefold.ops.pool import AveragePool, MaxPool
+from onefold.ops.quant_conv import (
+    QuantContraction,
+    QuantConv2D,
+    QuantDepthwiseConv2D,
+    QuantFullyConnected,
+)
 from onefold.plan.program import Program
 from onefold.run import emulator
 from onefold.run.artifact import build
@@ -110,7 +116,9 @@ def check(net: Net, target: str, folder: Path) -> list[str]:
     return used
 
 
-def conv(net: Net, x: Value, oc: int, kernel: Sequence[int], bias: bool = True, **attrs: Any) -> Value:
+def conv(
+    net: Net, x: Value, oc: int, kernel: Sequence[int], bias: bool = True, **attrs: Any
+) -> Value:
     group = attrs.get("group", 1)
     channels = x.tensor.ints[1]
     w = net.const(oc, channels // group, *kernel)
@@ -145,11 +153,11 @@ def blocked_net() -> Net:
         d = conv(net, a, channels, (3, 3), group=channels, pads=(1, 1, 1, 1))
         s = net.op(Mul(), d, net.op(Sigmoid(), d))
         r = net.op(Add(), conv(net, s, channels, (1, 1)), a)
-        pool = registry.by_name["MaxPool"](kernel_shape=(3, 3), pads=(1, 1, 1, 1))
-        both = net.op(registry.by_name["Concat"](axis=1), net.op(pool, r), a, r)
+        pool = MaxPool(kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+        both = net.op(Concat(axis=1), net.op(pool, r), a, r)
         y = conv(net, both, 10, (3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
         net.output(y)
-        net.output(net.op(registry.by_name["AveragePool"](kernel_shape=(6, width)), r))
+        net.output(net.op(AveragePool(kernel_shape=(6, width)), r))
     return net
 
 
@@ -207,9 +215,9 @@ def matmul_net() -> Net:
 
 
 def quantized(
-    net: Net, op: type[Op], x: tuple[int, ...], w: tuple[int, ...], channels: int, kind: str = "i8",
-    **attrs: Any,
-) -> None:
+    net: Net, op: type[QuantContraction], x: tuple[int, ...], w: tuple[int, ...], channels: int,
+    kind: str = "i8", **attrs: Any,
+) -> None:  # fmt: skip
     """An integer layer whose sums use the whole range of the result."""
     t = dtypes.BY_NAME[kind]
     if kind == "u8":
@@ -236,8 +244,9 @@ def int_net() -> Net:
     for c in (1, 3, 4, 15, 16, 17):
         quantized(net, QuantConv2D, (1, 5, 7, c), (19, 3, 3, c), 19, zero_x=11, pads=(1, 1, 1, 1))
     for width in range(1, 18):
-        quantized(net, QuantConv2D, (1, 3, width, 4), (16, 3, 3, 4), 16, pads=(1, 1, 1, 1), lo=0)
-    quantized(net, QuantConv2D, (2, 11, 13, 3), (20, 3, 3, 3), 20, strides=(2, 2), pads=(0, 0, 1, 1))
+        quantized(net, QuantConv2D, (1, 3, width, 4), (16, 3, 3, 4), 16, pads=(1,) * 4, lo=0)
+    quantized(net, QuantConv2D, (2, 11, 13, 3), (20, 3, 3, 3), 20, strides=(2, 2), pads=(0, 0, 1, 1),
+              hi=90)
     quantized(net, QuantConv2D, (1, 9, 17, 6), (8, 3, 3, 6), 8, dilations=(2, 3), pads=(2, 3, 1, 6),
               zero_x=-128)
     quantized(net, QuantConv2D, (1, 9, 8, 3), (8, 3, 3, 3), 8, "u8", pads=(1, 1, 1, 1))

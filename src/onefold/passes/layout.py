@@ -24,7 +24,7 @@ from onefold.target import Target
 
 
 def choose_layouts(graph: Graph, target: Target) -> int:
-    """Set the layout of the values of a graph (not of its regions); returns how many are blocked."""
+    """Set the layout of a graph's values (not of its regions'); returns how many are blocked."""
     m = Machine.of(target)
     if m is None or not any(isinstance(n.op, (Conv, ConvTranspose)) for n in graph.nodes):
         return 0
@@ -128,7 +128,8 @@ def _gains(n: Node, lowered: dict[int, Lowered | None], blocked: dict[int, Value
         return True
     low = lowered[id(n)]
     # What moves channels to the end, or reduces over the image, reads blocks well.
-    return not isinstance(low, (Alias, Code, type(None))) and not isinstance(n.op, (Conv, ConvTranspose))
+    plain = isinstance(low, (Alias, Code, type(None))) or isinstance(n.op, (Conv, ConvTranspose))
+    return not plain
 
 
 def _any_blocked(values: Iterable[Value], blocked: dict[int, Value]) -> bool:

@@ -91,7 +91,8 @@ class _Transposed:
         self.rows, self.columns = planar(axes)
         outs = node.outputs[0].tensor.shape[2:]
         oh, ow = (1, size(outs[0])) if rank == 1 else (size(outs[0]), size(outs[1]))
-        self.phases = [(p, q) for p in phases_of(self.rows, oh) for q in phases_of(self.columns, ow)]
+        down, along = phases_of(self.rows, oh), phases_of(self.columns, ow)
+        self.phases = [(p, q) for p in down for q in along]
         self.height, self.width = size(self.rows.size), size(self.columns.size)
         self.block, *self.strides = strides_of(node, self.height, self.width)
         steps = self.ic * max(len(p.taps) * len(q.taps) for p, q in self.phases)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.tiles import (
     Machine,
