@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.text import literal
+from onefold.codegen.text import literal, loop
 from onefold.codegen.tiles import (
     Finish,
     Machine,
@@ -23,6 +23,7 @@ from onefold.codegen.tiles import (
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
+from onefold.ir.scalar import counter
 from onefold.ops.quant_conv import (
     QuantContraction,
     QuantConv2D,
@@ -32,7 +33,10 @@ from onefold.ops.quant_conv import (
 )
 from onefold.target import Target
 
-SLACK = 64  # bytes behind the prepared image that a last step or vector may read
+SLACK = 64  # bytes behind the prepared rows that a last step or vector may read
+SMALL = 8 << 10  # bytes of prepared rows that are always allowed
+SHARE = 8  # more are where input and output together take so many times as much
+LEAST = 4  # output rows at a time where neighbours share input rows, which are prepared again
 LONGEST = 1 << 22  # products in a sum: beyond, i32 pairs could wrap before they are added up
 
 
@@ -85,12 +89,13 @@ def refused(node: Node, target: Target) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The prepared input; sizes in elements."""
+    """The prepared input; sizes in elements. It is prepared for a band of output rows at a time,
+    since a whole one would be the largest thing in the arena."""
 
-    batches: int
     size: tuple[int, int, int]
     border: tuple[int, int]  # top, left
-    rows: int
+    band: int  # output rows
+    rows: int  # input rows that a band reads
     cols: int
     col: int
 
@@ -120,20 +125,27 @@ class IntKernel:
             self.rows, self.columns = 1, ints[0]
             self.kernel, self.strides, self.dilations, top, left = (1, 1), (1, 1), (1, 1), 0, 0
         col = -(-c // block) * block
-        reach = [
-            (o - 1) * s + (k - 1) * d + 1
-            for o, s, k, d in zip(
-                (self.rows, self.columns), self.strides, self.kernel, self.dilations, strict=True
-            )
-        ]
-        cols = max(reach[1], left + w)
-        self.image = Image(self.n, (h, w, c), (top, left), reach[0], cols, col)
+        cols = max(self._reach(self.columns, 1), left + w)
+        room = max(SMALL, (int(np.prod(ints)) + int(np.prod(out))) // SHARE)
+        band = self._band((room - SLACK) // (cols * col * form.size))
+        self.image = Image((h, w, c), (top, left), band, self._reach(band, 0), cols, col)
         self.channels = out[-1]
+
+    def _reach(self, outputs: int, axis: int) -> int:
+        """Rows or columns of the input that neighbouring outputs read."""
+        span = (self.kernel[axis] - 1) * self.dilations[axis]
+        return (outputs - 1) * self.strides[axis] + span + 1
+
+    def _band(self, most: int) -> int:
+        """Output rows at a time whose input rows are at most so many, in bands of equal size."""
+        least = LEAST if self._reach(1, 0) > self.strides[0] else 1
+        fit = (most - self._reach(1, 0)) // self.strides[0] + 1
+        bands = -(-self.rows // max(fit, least))
+        return -(-self.rows // bands)
 
     @property
     def scratch(self) -> int:
-        i = self.image
-        return i.batches * i.elements * self.form.size + SLACK
+        return self.image.elements * self.form.size + SLACK
 
     def zeros(self) -> tuple[int, int]:
         """What is added to an element of the input, and what stands for zero afterwards."""
@@ -161,19 +173,44 @@ class IntKernel:
             out.append(full.astype(np.uint32).view(np.int32))
         return out
 
-    def prepare(self, r: Rendering, x: str, scratch: str) -> list[str]:
-        """C text that fills the prepared input."""
+    def body(
+        self, r: Rendering, tile: Tile, x: str, scratch: str, call: Callable[..., str],
+        finish: Finish,
+    ) -> str:  # fmt: skip
+        """C text: for each band of rows, the prepared input and the tiles on it.
+
+        call: as for `Tiling`, its row counted from the band's first, its input `p`. The last band
+        ends with the last row, so it may compute rows of the one before once more.
+        """
         i, (add, fill) = self.image, self.zeros()
-        fields = (*i.size, *i.border, i.rows, i.cols, i.col)
+        batch, bands = counter(self.n, "i"), counter(-(-self.rows // i.band), "i")
+        n = 0 if self.n == 1 else dims.atom(batch)
+        start = dims.sym(f"{bands.name}y", 0, self.rows - i.band)
+
+        def index(_: Dim, c: Dim, y: Dim, at: Dim) -> Sequence[Dim]:
+            where = (n, dims.add(start, y), at, c)
+            return where if isinstance(self.op, QuantWindow) else (at, c)
+
+        plane = Plane(self.m.lanes, 1, self.channels, i.band, self.columns, index)
+        tiling = Tiling(plane, tile, r, call, lambda first, width: False, "int32_t", finish)
+        top = r.dim(dims.add(i.border[0], dims.mul(start, -self.strides[0])))
+        fields = (*i.size, f"(int)({top})", i.border[1], i.rows, i.cols, i.col)
         name = f"of_prepare_{self.node.arg(0).dtype.name}_{self.form.kind}"
-        source = i.size[0] * i.size[1] * i.size[2]
-        return [
-            lane_check(self.m.lanes),
+        source = r.dim(dims.mul(n, int(np.prod(i.size))))
+        lines = [
             f"const struct of_image image = {{{', '.join(map(str, fields))}}};",
-            f"{self.ctype} *const p = ({self.ctype} *){scratch};",
-            f"for (ix n = 0; n < {i.batches}; n++) "
-            f"{name}(image, {x} + n * {source}, {add}, {fill}, p + n * {i.elements});",
+            f"{name}(image, {x} + {source}, {add}, {fill}, p);",
+            tiling.body(()),
         ]
+        if start != 0:
+            last = self.rows - i.band
+            at = f"{bands.name} * {i.band}"
+            first = f"const ix {r.dim(start)} = {at} < {last} ? {at} : {last};"
+            lines = loop(bands.name, str(bands.extent), [first, *lines])
+        if n != 0:
+            lines = loop(batch.name, str(self.n), lines)
+        head = [lane_check(self.m.lanes), f"{self.ctype} *const p = ({self.ctype} *){scratch};"]
+        return "\n".join([*head, *lines])
 
     @property
     def ctype(self) -> str:
@@ -194,12 +231,6 @@ class IntKernel:
             return lines, "r"
 
         return text
-
-    def plane(self) -> Plane:
-        def index(n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
-            return (n, y, x, c) if isinstance(self.op, QuantWindow) else (x, c)
-
-        return Plane(self.m.lanes, self.n, self.channels, self.rows, self.columns, index)
 
 
 class IntConv(Family):
@@ -265,25 +296,19 @@ class _Conv(IntKernel):
         x, w, bias, m, s, scratch = r.pointers
         run, kh, kw = self.window
         i, lanes = self.image, self.m.lanes
-        fields = (run, kh, kw, *self.strides, *self.dilations, i.cols * i.col, i.col, self.form.step)
+        steps = (*self.strides, *self.dilations, i.cols * i.col, i.col)
+        fields = (run, kh, kw, *steps, self.form.step)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             packed = r.dim(dims.mul(block, lanes * self.products))
             return (
                 f"of_conv_int_tile(k, {t.width}, {vectors}, {r.dim(row)}, {r.dim(column)}, "
-                f"p + {r.dim(dims.mul(n, i.elements))}, {w} + {packed}, {bias} + "
+                f"p, {w} + {packed}, {bias} + "
                 f"{r.dim(dims.mul(block, lanes))}, acc);"
             )
 
-        head = [
-            *self.prepare(r, x, scratch),
-            f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};",
-        ]
-        tiling = Tiling(
-            self.plane(), self.tile, r, call, lambda first, width: False, "int32_t",
-            self.finish(r, m, s),
-        )  # fmt: skip
-        return tiling.body(head)
+        head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
+        return head + self.body(r, self.tile, x, scratch, call, self.finish(r, m, s))
 
 
 class IntDepthwise(Family):
@@ -333,19 +358,12 @@ class _Depthwise(IntKernel):
         fields = (0, *self.kernel, *self.strides, *self.dilations, i.cols * i.col, i.col, 2)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
-            at = dims.add(dims.mul(n, i.elements), dims.mul(block, lanes))
             return (
                 f"of_depthwise_int_tile(k, {t.width}, {r.dim(row)}, {r.dim(column)}, "
-                f"p + {r.dim(at)}, {w} + {r.dim(dims.mul(block, lanes * taps))}, {bias} + "
-                f"{r.dim(dims.mul(block, lanes))}, acc);"
+                f"p + {r.dim(dims.mul(block, lanes))}, "
+                f"{w} + {r.dim(dims.mul(block, lanes * taps))}, "
+                f"{bias} + {r.dim(dims.mul(block, lanes))}, acc);"
             )
 
-        head = [
-            *self.prepare(r, x, scratch),
-            f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};",
-        ]
-        tiling = Tiling(
-            self.plane(), self.tile, r, call, lambda first, width: False, "int32_t",
-            self.finish(r, m, s),
-        )  # fmt: skip
-        return tiling.body(head)
+        head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
+        return head + self.body(r, self.tile, x, scratch, call, self.finish(r, m, s))
