@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -42,8 +43,8 @@ def is_number(v: Value | None, wanted: float, tolerance: float = 0.0) -> bool:
 
 
 def near(a: float, b: float, tolerance: float = 1e-4) -> bool:
-    """Equal up to a relative tolerance."""
-    return abs(a - b) <= tolerance * max(abs(a), abs(b))
+    """Equal up to a relative tolerance; infinities are near to nothing."""
+    return math.isfinite(a - b) and abs(a - b) <= tolerance * max(abs(a), abs(b))
 
 
 def is_float(v: Value) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onefold.ir.graph import Node
+from onefold.ir.graph import Builder, Node, Value
 from onefold.ops.activation import HardSigmoid, Relu, Sigmoid
 from onefold.ops.conv import Conv
 from onefold.ops.elementwise import Clip
+from onefold.ops.movement import Transpose
 from onefold.ops.pad import Pad
 from onefold.ops.pool import AveragePool, MaxPool
 from onefold.ops.quant_conv import QuantConv2D, QuantDepthwiseConv2D
@@ -20,16 +21,39 @@ from onefold.passes.rewrite import Patch, Scope, rewrite
 Border = tuple[tuple[int, ...], tuple[int, ...]]  # before and after each spatial axis
 
 
-def border(n: Node, first: int, last: int) -> tuple[Node, Border, float] | None:
-    """The Pad in front of a node, its border on axes first..last only, and its value."""
-    pad = producer(n.arg(0), Pad)
+@dataclass(frozen=True)
+class Margin:
+    """A Pad in front of a node, perhaps behind a transpose: `add` elements of `value` before and
+    after each spatial axis of the node's input."""
+
+    nodes: tuple[Node, ...]
+    perm: tuple[int, ...]
+    add: Border
+    value: float
+
+    @property
+    def pad(self) -> Node:
+        return self.nodes[0]
+
+    def inside(self, b: Builder) -> Value:
+        """The node's input without the margin."""
+        x = self.pad.arg(0)
+        return b.op(Transpose(self.perm), x) if len(self.nodes) > 1 else x
+
+
+def margin(n: Node, first: int, last: int) -> Margin | None:
+    """The margin of input 0, where it lies on the axes first..last only."""
+    turn = producer(n.arg(0), Transpose)
+    pad = producer(n.arg(0) if turn is None else turn.arg(0), Pad)
     if pad is None:
         return None
     op, value = op_of(pad, Pad), number(pad.input(1))
     if op.mode != "constant" or value is None:
         return None
+    perm = tuple(range(len(op.before))) if turn is None else op_of(turn, Transpose).perm
     before, after = [], []
-    for k, (p, q) in enumerate(zip(op.before, op.after, strict=True)):
+    for k, a in enumerate(perm):
+        p, q = op.before[a], op.after[a]
         if not isinstance(p, int) or not isinstance(q, int) or p < 0 or q < 0:
             return None
         if first <= k < last:
@@ -37,7 +61,8 @@ def border(n: Node, first: int, last: int) -> tuple[Node, Border, float] | None:
             after.append(q)
         elif p or q:
             return None
-    return pad, (tuple(before), tuple(after)), value
+    return Margin((pad,) if turn is None else (pad, turn), perm, (tuple(before), tuple(after)),
+                  value)  # fmt: skip
 
 
 def widened(pads: tuple[object, ...], add: Border) -> tuple[int, ...] | None:
@@ -57,63 +82,56 @@ def widened(pads: tuple[object, ...], add: Border) -> tuple[int, ...] | None:
 @rewrite("pad-into-conv", Conv)
 def pad_into_conv(n: Node, see: Scope) -> Patch | None:
     """A border of zeros is what a convolution's own padding is."""
-    found = border(n, 2, len(n.arg(0).shape))
-    op = op_of(n, Conv)
-    pads = None if found is None else widened(op.pads, found[1])
-    if found is None or pads is None or found[2] != 0:
+    m, op = margin(n, 2, len(n.arg(0).shape)), op_of(n, Conv)
+    pads = None if m is None else widened(op.pads, m.add)
+    if m is None or pads is None or m.value != 0:
         return None
-    pad = found[0]
-    return Patch(
-        (n, pad), lambda b: [b.op(replace(op, pads=pads), pad.arg(0), *n.inputs[1:])]
-    )
+    new = replace(op, pads=pads)
+    return Patch((n, *m.nodes), lambda b: [b.op(new, m.inside(b), *n.inputs[1:])])
 
 
 @rewrite("pad-into-integer-conv", QuantConv2D, QuantDepthwiseConv2D)
 def pad_into_integer_conv(n: Node, see: Scope) -> Patch | None:
     """The same for channels-last integers, where the border is the zero point."""
     assert isinstance(n.op, (QuantConv2D, QuantDepthwiseConv2D))
-    op = n.op
-    found = border(n, 1, 3)
-    pads = None if found is None else widened(op.pads, found[1])
-    if found is None or pads is None or found[2] != op.zero_x:
+    m, op = margin(n, 1, 3), n.op
+    pads = None if m is None else widened(op.pads, m.add)
+    if m is None or pads is None or m.value != op.zero_x:
         return None
-    pad = found[0]
     top, left, bottom, right = pads
     new = replace(op, pads=(top, left, bottom, right))
-    return Patch((n, pad), lambda b: [
-        b.op(new, pad.arg(0), *n.inputs[1:], types=[n.outputs[0].type])
+    kinds = [n.outputs[0].type]
+    return Patch((n, *m.nodes), lambda b: [
+        b.op(new, m.inside(b), *n.inputs[1:], types=kinds)
     ])  # fmt: skip
 
 
 @rewrite("pad-into-average", AveragePool)
 def pad_into_average(n: Node, see: Scope) -> Patch | None:
     """Zeros that count in the mean: padding that is included in the count."""
-    op = op_of(n, AveragePool)
-    found = border(n, 2, len(n.arg(0).shape))
-    pads = None if found is None else widened(op.pads, found[1])
-    if found is None or pads is None or found[2] != 0 or op.ceil_mode:
+    m, op = margin(n, 2, len(n.arg(0).shape)), op_of(n, AveragePool)
+    pads = None if m is None else widened(op.pads, m.add)
+    if m is None or pads is None or m.value != 0 or op.ceil_mode:
         return None
     if any(p != 0 for p in op.pads) and not op.count_include_pad:
         return None
-    pad = found[0]
     new = replace(op, pads=pads, count_include_pad=True)
-    return Patch((n, pad), lambda b: [b.op(new, pad.arg(0))])
+    return Patch((n, *m.nodes), lambda b: [b.op(new, m.inside(b))])
 
 
 @rewrite("pad-into-max", MaxPool)
 def pad_into_max(n: Node, see: Scope) -> Patch | None:
     """A border that can never be larger than what every window sees besides it."""
-    op = op_of(n, MaxPool)
-    found = border(n, 2, len(n.arg(0).shape))
-    pads = None if found is None else widened(op.pads, found[1])
-    if found is None or pads is None or op.indices or op.ceil_mode:
+    m, op = margin(n, 2, len(n.arg(0).shape)), op_of(n, MaxPool)
+    pads = None if m is None else widened(op.pads, m.add)
+    if m is None or pads is None or op.indices or op.ceil_mode:
         return None
-    pad, _, value = found
     if any(d != 1 for d in op.dilations) or not _reached(op.kernel_shape, pads):
         return None
-    if value != -np.inf and not (value == 0 and _not_negative(pad)):
+    if m.value != -np.inf and not (m.value == 0 and _not_negative(m.pad)):
         return None
-    return Patch((n, pad), lambda b: [b.op(replace(op, pads=pads), pad.arg(0))])
+    new = replace(op, pads=pads)
+    return Patch((n, *m.nodes), lambda b: [b.op(new, m.inside(b))])
 
 
 def _reached(kernel: tuple[object, ...], pads: tuple[int, ...]) -> bool:

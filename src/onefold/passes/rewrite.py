@@ -34,11 +34,12 @@ class Patch:
 
     covers: the node that is replaced, then the others that the pattern is made of, which must
     all lie in the same graph; build: makes the new nodes and returns a value for each output of
-    covers[0].
+    covers[0]; layers: those of covers whose layers the new nodes belong to (none: all of them).
     """
 
     covers: tuple[Node, ...]
     build: Callable[[Builder], Sequence[Value]]
+    layers: tuple[Node, ...] = ()
 
 
 class Scope:
@@ -128,7 +129,7 @@ class Driver:
         """The nodes made, or None where the patch does not hold and all is as before."""
         root = patch.covers[0]
         origin = Origin()
-        for m in patch.covers:
+        for m in patch.layers or patch.covers:
             origin = origin | m.origin
         b = Builder(Graph(g.name), origin.via(rule.name))
         try:

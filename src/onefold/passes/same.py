@@ -42,10 +42,10 @@ def _bytes(a: Array) -> Array:
 
 
 def _sample(a: Array) -> bytes:
-    """Some bytes from all over an array."""
-    flat = a.reshape(-1)
-    step = max(1, flat.size // 16)
-    return bytes(np.ascontiguousarray(flat[::step][:16]).tobytes()[: 4 * SAMPLE])
+    """Some bytes from all over an array, which may be a view of a large file."""
+    places = np.linspace(0, max(a.size - 1, 0), 16).astype(np.int64) if a.size else ()
+    found = a[np.unravel_index(places, a.shape)] if a.size and a.ndim else a
+    return bytes(np.ascontiguousarray(found).tobytes()[: 4 * SAMPLE])
 
 
 def _equal(a: Array, b: Array) -> bool:

@@ -8,6 +8,7 @@ those at its ends. A transpose only ever moves past a node, so there is an end t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from onefold.ops.elementwise import Clip, Elementwise
 from onefold.ops.matmul import Gemm, MatMul
 from onefold.ops.movement import Concat, Expand, Slice, Tile, Transpose
 from onefold.ops.pad import Pad
+from onefold.ops.quant_arith import AffineDequantize, AffineQuantize
 from onefold.ops.quantize import DequantizeLinear, QuantizeLinear
 from onefold.ops.reduce import Reduction
 from onefold.ops.resize import ResizeAxis
@@ -143,7 +145,7 @@ def past_elementwise(n: Node, see: Scope) -> Patch | None:
         args = [None if v is None else before(b, v) for v in n.inputs]
         return [b.op(Transpose(perm), typed(b.op(n.op, *args), n.outputs[0]))]
 
-    return Patch(tuple(dict.fromkeys(covers)), build)
+    return Patch(tuple(dict.fromkeys(covers)), build, (n,))
 
 
 # --- operators with axes of their own ---------------------------------------------------------
@@ -164,7 +166,7 @@ def past(n: Node, see: Scope, make: Callable[[Perm], tuple[Op, Perm] | None]) ->
     def build(b: Builder) -> list[Value]:
         return [then(b, after, typed(b.op(op, x, *n.inputs[1:]), n.outputs[0]))]
 
-    return Patch((n, inner), build)
+    return Patch((n, inner), build, (n,))
 
 
 def without(perm: Perm, axes: Sequence[int]) -> Perm:
@@ -226,11 +228,15 @@ def past_movement(n: Node, see: Scope) -> Patch | None:
     return past(n, see, make)
 
 
-@rewrite("transpose-past-quantize", QuantizeLinear, DequantizeLinear)
+@rewrite(
+    "transpose-past-quantize", QuantizeLinear, DequantizeLinear, AffineQuantize, AffineDequantize
+)
 def past_quantize(n: Node, see: Scope) -> Patch | None:
     op: Any = n.op
-    if op.block_size:
+    if getattr(op, "block_size", 0):
         return None
+    if isinstance(op, AffineQuantize):
+        return past(n, see, lambda p: (op, p))
     return past(n, see, lambda p: (replace(op, axis=p[op.axis % len(p)]) if p else op, p))
 
 
@@ -258,7 +264,7 @@ def past_concat(n: Node, see: Scope) -> Patch | None:
         ]
         return [b.op(Transpose(perm), typed(b.op(Concat(axis), *parts), n.outputs[0]))]
 
-    return Patch(tuple(dict.fromkeys(covers)), build)
+    return Patch(tuple(dict.fromkeys(covers)), build, (n,))
 
 
 # --- reshapes -----------------------------------------------------------------------------------
@@ -325,14 +331,18 @@ def past_reshape(n: Node, see: Scope) -> Patch | None:
     placed.sort(key=lambda p: p[0])  # stable: new axes of size 1 stay behind their neighbour
     axes = [k for _, new in placed for k in new]
     shape = tuple(out[k] for k in axes)
-    return Patch((n, inner), lambda b: [then(b, inverse(axes), b.op(Reshape(shape), origin))])
+
+    def build(b: Builder) -> list[Value]:
+        return [then(b, inverse(axes), b.op(Reshape(shape), origin))]
+
+    return Patch((n, inner), build, (n,))
 
 
 def _together(at: Sequence[int], shape: dims.Shape) -> bool:
     """Whether axes come in order with nothing but axes of size 1 between them."""
     return all(
         p < q and all(shape[k] == 1 for k in range(p + 1, q))
-        for p, q in zip(at[:-1], at[1:], strict=True)
+        for p, q in itertools.pairwise(at)
     )
 
 
@@ -363,7 +373,7 @@ def into_weights(n: Node, see: Scope) -> Patch | None:
         c = b.const(np.ascontiguousarray(moved if rows else moved.T), name=n.arg(1).name)
         return [b.op(op, b.op(Reshape(out), x), c, *n.inputs[2:])]
 
-    return Patch((n, flat, inner), build)
+    return Patch((n, flat, inner), build, (n, flat))
 
 
 RULES = (
