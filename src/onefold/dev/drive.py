@@ -139,19 +139,19 @@ def drawn(rng: np.random.Generator, shape: tuple[int, ...], kind: dtypes.DType) 
     return rng.uniform(-3, 3, shape).astype(kind.numpy)
 
 
-def feeds(graph: Graph, rng: np.random.Generator) -> list[Any]:
-    """Random inputs of a graph whose run-time sizes are chosen within their bounds."""
+def feeds(graph: Graph, rng: np.random.Generator) -> tuple[list[Any], dict[str, int]]:
+    """Random inputs of a graph, and its run-time sizes, chosen within their bounds."""
     env: dict[str, int] = {}
     out = []
     for v in graph.inputs:
         if not isinstance(v.type, TensorType):
-            return []
+            return [], env
         for d in v.type.shape:
             for s in dims.symbols(d):
                 env.setdefault(s.name, int(rng.integers(s.lo, min(s.hi, s.lo + 9) + 1)))
         shape = tuple(dims.evaluate(d, env) for d in v.type.shape)
         out.append(drawn(rng, shape, v.type.dtype))
-    return out
+    return out, env
 
 
 def check_text(sources: Sources) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from onefold.ops.base import Op
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+WRONG_DATA = (ValueError, IndexError, OverflowError, ArithmeticError)
+"""What a reference raises for contents that its operator does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,9 +326,8 @@ class Builder:
                 for h, k in zip(hints, kinds, strict=False)
             ]
             node.outputs = tuple(outs)
-            contents = op.contents(node)
-            for v, c in zip(outs, contents, strict=False):
-                v.content = c
+            for v, c in zip(outs, _contents(op, node), strict=False):
+                v.content = c if c is not None and _fits(c, v.dtype) else None
             folded = self._folded(node)
         except BaseException:
             detach(node)
@@ -346,7 +348,10 @@ class Builder:
         if all(_known(v) for v in outs):
             arrays = [np.array(v.content, v.dtype.numpy).reshape(v.tensor.ints) for v in outs]
         elif self._may_fold(node):
-            result = node.op.ref(node, *[None if v is None else v.data for v in node.inputs])
+            try:
+                result = node.op.ref(node, *[None if v is None else v.data for v in node.inputs])
+            except WRONG_DATA:  # only matters if the program ever comes here
+                return None
             arrays = list(result) if isinstance(result, (tuple, list)) else [result]
         else:
             return None
@@ -367,9 +372,29 @@ class Builder:
             if v.data is None:
                 return False
             self._budget.give(v.data)
-        if not self._budget.allows([v.type for v in node.outputs]):
+        if not self._budget.allows([v.type for v in node.outputs]) or _open(node.op):
             return False
         return node.op.macs(node) <= WORK_LIMIT
+
+
+def _contents(op: Op, node: Node) -> Sequence[tuple[dims.Dim, ...] | None]:
+    try:
+        return op.contents(node)
+    except WRONG_DATA:
+        return ()
+
+
+def _fits(content: Sequence[dims.Dim], kind: dtypes.DType) -> bool:
+    """False where a number would wrap in the value's own type."""
+    return all(not isinstance(d, int) or kind.lo <= d <= kind.hi for d in content)
+
+
+def _open(op: Op) -> bool:
+    """Whether an attribute is a size that only run time knows."""
+    values = [getattr(op, f.name) for f in fields(op)]  # type: ignore[arg-type]
+    return any(
+        isinstance(d, dims.Expr) for x in values for d in (x if isinstance(x, tuple) else (x,))
+    )
 
 
 def _known(v: Value) -> bool:

@@ -320,6 +320,13 @@ def axis_of(axis: int, rank: int, what: str = "axis") -> int:
     return axis + rank if axis < 0 else axis
 
 
+def true_axis(axis: int, rank: int, what: str = "axis") -> int:
+    """As `axis_of`, of an axis whose extent matters: a single number has none."""
+    if not rank:
+        raise Refusal(f"{what} {axis} of a single number")
+    return axis_of(axis, rank, what)
+
+
 def need_const(n: Node, i: int, what: str) -> Array:
     """The data of input i, which must be known to compile. Raises NeedsValue."""
     v = n.arg(i)
@@ -335,4 +342,7 @@ def need_dims(n: Node, i: int, what: str) -> tuple[Dim, ...]:
     v = n.arg(i)
     if v.content is not None:
         return v.content
-    return tuple(int(d) for d in need_const(n, i, what).reshape(-1))
+    data = need_const(n, i, what)
+    if data.dtype.kind not in "iub":
+        raise Refusal(f"its {what} must be integers, not {data.dtype.name}")
+    return tuple(int(d) for d in data.reshape(-1))

@@ -20,9 +20,10 @@ from onefold.ops.known import (
     Sized,
     checked_shape,
     content_of,
-    data_of,
     number,
     numbers,
+    one_element,
+    one_int,
 )
 
 
@@ -76,7 +77,7 @@ class Range(Sized):
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
         kind = n.arg(0).dtype
         if not kind.is_int:
-            lo, hi, by = (data_of(n.arg(i), "limits of Range").reshape(-1)[0] for i in range(3))
+            lo, hi, by = (one_element(n.arg(i), "limits of Range") for i in range(3))
             if float(by) == 0 or not np.isfinite([float(v) for v in (lo, hi, by)]).all():
                 raise Refusal(f"Range from {lo} to {hi} by {by}")
             count = max(int(np.ceil((float(hi) - float(lo)) / float(by))), 0)
@@ -90,7 +91,7 @@ def _limit(v: Value) -> Dim:
     known = content_of(v)
     if known is not None and len(known) == 1:
         return known[0]
-    return int(data_of(v, "limits of Range").reshape(-1)[0])
+    return one_int(v, "limits of Range")
 
 
 def _count(start: Dim, end: Dim, step: Dim) -> Dim:

@@ -18,12 +18,12 @@ from onefold.ops.known import (
     Movement,
     Sized,
     checked_shape,
-    data_of,
     dims_array,
-    dims_of,
     inside,
     may_differ,
     number,
+    one_dim,
+    one_element,
 )
 
 
@@ -246,9 +246,12 @@ class OneHot(Sized):
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
         v = n.arg(1)
         if v.dtype.is_int:
-            (depth,) = dims_of(v, "depth of OneHot")
+            depth: Dim = one_dim(v, "depth of OneHot")
         else:
-            depth = int(data_of(v, "depth of OneHot").reshape(-1)[0])
+            given = one_element(v, "depth of OneHot")
+            if not np.isfinite(given):
+                raise Refusal(f"a depth of {given}")
+            depth = int(given)
         op = cls(depth, int(n.attr("axis", -1)))
         return [b.op(op, n.arg(0), n.arg(2), name=n.output_names)]
 

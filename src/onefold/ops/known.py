@@ -18,6 +18,7 @@ from onefold.ops.base import Lowering, NeedsValue, Op, Refusal
 
 MAX_RANK = 32
 MAX_EXTENT = 1 << 48
+MAX_TABLE = 1 << 24  # elements of an axis for which tables are made when compiling
 MAX_CONTENT = 64  # elements whose meaning as dimensions is followed
 
 
@@ -40,7 +41,38 @@ def dims_of(v: Value, what: str) -> tuple[Dim, ...]:
 
 def ints_of(v: Value, what: str) -> tuple[int, ...]:
     """The elements of v as numbers. Raises NeedsValue where they are known only at run time."""
-    return tuple(int(d) for d in data_of(v, what).reshape(-1))
+    data = data_of(v, what)
+    if not v.dtype.is_int and v.dtype is not dtypes.b1:
+        raise Refusal(f"the {what} must be integers, not {v.dtype.long}")
+    return tuple(int(d) for d in data.reshape(-1))
+
+
+def floats_of(v: Value, what: str) -> list[float]:
+    """The elements of v as floats. Raises Refusal, NeedsValue."""
+    if not (v.dtype.is_float or v.dtype.is_int):
+        raise Refusal(f"the {what} must be numbers, not {v.dtype.long}")
+    return [float(d) for d in data_of(v, what).reshape(-1)]
+
+
+def one_int(v: Value, what: str) -> int:
+    """The only element of v. Raises Refusal where it has another number of elements."""
+    return _only(ints_of(v, what), what)
+
+
+def one_dim(v: Value, what: str) -> Dim:
+    """The only element of v as a dimension. Raises Refusal, NeedsValue."""
+    return _only(dims_of(v, what), what)
+
+
+def one_element(v: Value, what: str) -> Any:
+    """The only element of v, of any type. Raises Refusal, NeedsValue."""
+    return _only(data_of(v, what).reshape(-1), what)
+
+
+def _only(found: Sequence[Any] | Array, what: str) -> Any:
+    if len(found) != 1:
+        raise Refusal(f"the {what} must be one number, not {len(found)}")
+    return found[0]
 
 
 def data_of(v: Value, what: str) -> Array:

@@ -12,7 +12,7 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.scalar import Index, Scalar
 from onefold.ir.types import Quant, TensorType
-from onefold.ops.base import Case, Lowered, Lowering, Pieces, Refusal, axis_of, operator
+from onefold.ops.base import Case, Lowered, Lowering, Pieces, Refusal, axis_of, operator, true_axis
 from onefold.ops.formats import OnnxNode
 from onefold.ops.known import (
     Movement,
@@ -299,7 +299,7 @@ def cut(
     first: list[Dim] = [0] * len(x.shape)
     sizes, strides = list(x.shape), [1] * len(x.shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        a = axis_of(int(axis), len(x.shape))
+        a = true_axis(int(axis), len(x.shape))
         first[a], sizes[a] = span(start, end, int(step), x.shape[a])
         strides[a] = int(step)
     if all(s == 0 for s in first) and tuple(sizes) == x.shape and set(strides) <= {1}:
@@ -340,6 +340,7 @@ def split(
     b: Builder, x: Value, axis: int, sizes: Sequence[Dim], names: Sequence[str]
 ) -> list[Value]:
     """Runs of the given sizes along an axis. Raises Refusal where they do not make up the axis."""
+    axis = true_axis(axis, len(x.shape))
     whole: Dim = 0
     for s in sizes:
         whole = dims.add(whole, s)

@@ -18,7 +18,7 @@ from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import Scalar, TensorExpr
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowering, Op, Refusal, operator
-from onefold.ops.known import checked_shape, table
+from onefold.ops.known import MAX_TABLE, checked_shape, table
 
 F = np.float32
 
@@ -33,7 +33,7 @@ class Resize2D(Op):
 
     def infer(self, n: Node) -> Sequence[TensorType]:
         x = n.arg(0).tensor
-        if x.rank != 4 or len(self.size) != 2 or min(self.size) < 1:
+        if x.rank != 4 or len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= MAX_TABLE:
             raise Refusal(f"resizing rank {x.rank} to {self.size}")
         for d in x.shape[1:3]:
             if not isinstance(d, int) or d < 1:

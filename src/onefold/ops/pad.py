@@ -14,7 +14,7 @@ from onefold.ir.scalar import Inside, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Refusal, operator
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import Movement, checked_shape, inside, ints_of, number
+from onefold.ops.known import Movement, checked_shape, inside, number, one_int
 
 MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 
@@ -155,7 +155,7 @@ class Trilu(Movement):
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
-        k = 0 if n.input(1) is None else ints_of(n.arg(1), "diagonal of Trilu")[0]
+        k = 0 if n.input(1) is None else one_int(n.arg(1), "diagonal of Trilu")
         return [b.op(cls(bool(n.attr("upper", 1)), k), n.arg(0), name=n.output_names)]
 
 

@@ -194,7 +194,7 @@ class QuantizeLinear(Op):
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
-        fields = {k: v for k, v in n.fields(cls).items() if k != "precision"}
+        fields = {k: v for k, v in n.fields(cls).items() if k not in ("precision", "to")}
         zero = n.input(2)
         to = n.dtype("output_dtype") or (dtypes.u8 if zero is None else zero.dtype)
         op = cls(**fields, to=to, precision=n.dtype("precision"))

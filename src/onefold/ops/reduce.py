@@ -338,6 +338,7 @@ class ReduceLogSumExp(Reduction):
         return scalar.cast(base + scalar.call("log", total), x.dtype.compute)
 
     def numpy(self, x: Any, axes: tuple[int, ...]) -> Any:
+        x = x if x.dtype.kind == "f" else x.astype(np.float64)
         top = np.max(x, axes, keepdims=True, initial=-np.inf)
         base = np.where(np.isinf(top), 0, top)
         return base + np.log(np.sum(np.exp(x - base), axes, keepdims=True))

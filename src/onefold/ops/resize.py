@@ -19,7 +19,7 @@ from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import Const, Index, Scalar
 from onefold.ir.types import TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Refusal, axis_of, operator
-from onefold.ops.known import Sized, checked_shape, number, table
+from onefold.ops.known import MAX_TABLE, Sized, checked_shape, number, table
 
 F = np.float32
 COORDINATES = (
@@ -87,6 +87,8 @@ class ResizeAxis(Sized):
             raise Refusal(f"'{self.coordinate}' with '{self.nearest}' is not understood")
         if self.mode != "nearest" and not t.dtype.is_float:
             raise Refusal(f"interpolation of elements of type {t.dtype.long}")
+        if isinstance(self.size, int) and self.size > MAX_TABLE:
+            raise Refusal(f"an axis of {self.size} elements is too long to be resized")
         if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
             raise Refusal(f"a scale of {self.scale}")
         if not isinstance(self.size, int) or not isinstance(t.shape[axis], int):

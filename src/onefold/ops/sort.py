@@ -12,9 +12,9 @@ from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowered, Lowering, Op, Refusal, axis_of, operator
+from onefold.ops.base import Case, Code, Lowered, Lowering, Op, Refusal, axis_of, operator, true_axis
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import Sized, dims_of, found, number, put
+from onefold.ops.known import Sized, found, number, one_dim, put
 
 INDEX_BYTES = 8  # of an `ix` on the largest target
 
@@ -111,7 +111,7 @@ for (ix o = 0; o < {k.dim(outer)}; o++) {{
         if n.opset < 10:
             best: Dim = int(n.attr("k", 0))
         else:
-            (best,) = dims_of(n.arg(1), "k of TopK")
+            best = one_dim(n.arg(1), "k of TopK")
         op = cls(best, int(n.attr("axis", -1)), bool(n.attr("largest", 1)))
         return b.ops(op, n.arg(0), name=n.output_names)
 
@@ -172,7 +172,7 @@ class Compress(Op):
             raise Refusal(f"the condition of Compress is {c}")
         if self.axis is None:
             return [TensorType((found("chosen", t.size),), t.dtype)]
-        axis = axis_of(self.axis, t.rank)
+        axis = true_axis(self.axis, t.rank)
         some = found("chosen", t.shape[axis])
         return [TensorType((*t.shape[:axis], some, *t.shape[axis + 1 :]), t.dtype)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onefold.ir.graph import Graph, Node, Value
+from onefold.ir.graph import WRONG_DATA, Graph, Node, Value
 from onefold.ir.limits import WORK_LIMIT, FoldBudget
 from onefold.ir.types import TensorType
 
@@ -19,8 +19,7 @@ def fold_constants(graph: Graph) -> int:
     for g in list(graph.regions_and_self()):
         gone: list[Node] = []
         for n in g.nodes:
-            if _constant(n, budget):
-                _replace(g, n, budget)
+            if _constant(n, budget) and _replace(g, n, budget):
                 gone.append(n)
         g.remove(gone)
         done += len(gone)
@@ -35,11 +34,15 @@ def _constant(n: Node, budget: FoldBudget) -> bool:
     return budget.allows([v.type for v in n.outputs]) and n.op.macs(n) <= WORK_LIMIT
 
 
-def _replace(g: Graph, n: Node, budget: FoldBudget) -> None:
-    result = n.op.ref(n, *[None if v is None else v.data for v in n.inputs])
+def _replace(g: Graph, n: Node, budget: FoldBudget) -> bool:
+    try:
+        result = n.op.ref(n, *[None if v is None else v.data for v in n.inputs])
+    except WRONG_DATA:  # only matters if the program ever comes here
+        return False
     arrays = list(result) if isinstance(result, (tuple, list)) else [result]
     for v, a in zip(n.outputs, arrays, strict=False):
         t = v.tensor
         data = np.asarray(a, t.dtype.numpy).reshape(t.ints)
         budget.take(data)
         g.replace(v, Value(v.name, t, data))
+    return True

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onefold.backends import Backend
+from onefold.ir import dtypes
 from onefold.ir.graph import Graph, Node, Value
+from onefold.ir.types import TensorType
 from onefold.target import Target
 
 
@@ -40,16 +42,28 @@ def partition(graph: Graph, backends: Sequence[Backend], target: Target) -> list
                 s = max(s, stage[id(p)] + (owner[id(p)] != k))
         stage[id(n)] = s
     keys = sorted({(stage[id(n)], owner[id(n)]) for n in graph.nodes})
-    if len(keys) <= 1:
-        k = keys[0][1] if keys else 0
-        refused = [w for n in graph.nodes for w in why[id(n)]]
-        return [Part(backends[k], graph, tuple(refused))]
+    refused = [w for n in graph.nodes for w in why[id(n)]]
+    border = _foreign(graph, backends[0].name)
+    if len(keys) <= 1 and not border:
+        return [Part(backends[keys[0][1] if keys else 0], graph, tuple(refused))]
+    if len(keys) <= 1 or graph.states:  # states live in one place
+        return [Part(backends[-1], graph, (*refused, *border))]
     parts = []
     for s, k in keys:
         nodes = [n for n in graph.nodes if (stage[id(n)], owner[id(n)]) == (s, k)]
         refused = [w for n in nodes for w in why[id(n)]]
         parts.append(Part(backends[k], region(graph, nodes), tuple(refused)))
     return parts
+
+
+def _foreign(graph: Graph, backend: str) -> list[tuple[str, str, str, str]]:
+    """Inputs and outputs that no compiled program can have."""
+    found = []
+    for what, values in (("input", graph.inputs), ("output", graph.outputs)):
+        for v in values:
+            if not isinstance(v.type, TensorType) or v.type.dtype is dtypes.string:
+                found.append((v.name, what, backend, f"it is a {v.type}, which lives on the host"))
+    return found
 
 
 def _choose(

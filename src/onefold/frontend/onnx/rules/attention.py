@@ -9,6 +9,7 @@ from onefold.frontend.onnx.rules import rule
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Value
+from onefold.ir.types import TensorType
 from onefold.ops.attention import Attention, RotaryEmbedding
 from onefold.ops.base import Refusal
 from onefold.ops.cast import Cast
@@ -132,13 +133,24 @@ def flex_attention(n: OnnxNode, b: Builder) -> Sequence[Value]:
     scores = b.op(Reshape((batch, heads, s, t)), scores)
     scores = b.op(Mul(), scores, b.const(default_scale(q, n.attr("scale")), kind))
     if "score_mod" in n.attrs:
-        (scores,) = n.importer.inline(n.attrs["score_mod"], [scores])
+        scores = _modified(n, "score_mod", scores)
     p = b.op(Softmax(axis=-1), scores)
     if "prob_mod" in n.attrs:
-        (p,) = n.importer.inline(n.attrs["prob_mod"], [p])
+        p = _modified(n, "prob_mod", p)
     p = b.op(Reshape((batch, groups, per, s, t)), _as(b, p, q.dtype))
     y = b.op(MatMul(), p, v5)
     return b.ops(Reshape((batch, heads, s, v.shape[3])), y, name=n.output_names)
+
+
+def _modified(n: OnnxNode, name: str, x: Value) -> Value:
+    """x after the body that changes it, which keeps its shape."""
+    body = n.attrs[name]
+    if len(body.inputs) != 1 or len(body.outputs) != 1:
+        raise Refusal(f"the body '{name}' must take and give one tensor")
+    (y,) = n.importer.inline(body, [x])
+    if not isinstance(y.type, TensorType) or y.shape != x.shape:
+        raise Refusal(f"the body '{name}' gives {y.type}, not the shape {list(x.shape)}")
+    return y  # type: ignore[no-any-return]
 
 
 PRECISION = {1: dtypes.f32, 10: dtypes.f16, 11: dtypes.f64, 16: dtypes.bf16}

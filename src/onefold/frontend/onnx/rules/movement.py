@@ -10,7 +10,7 @@ from onefold.frontend.onnx.rules import rule
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Value
-from onefold.ops.base import Refusal, axis_of
+from onefold.ops.base import Refusal, axis_of, true_axis
 from onefold.ops.formats import OnnxNode
 from onefold.ops.known import dims_of, ints_of
 from onefold.ops.movement import Tile, Transpose, cut, split
@@ -24,7 +24,7 @@ MAX_PARTS = 65536
 def split_rule(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """Runs along an axis: of given sizes, or of equal ones, the last smaller (Split-18)."""
     x = n.arg(0)
-    axis = axis_of(int(n.attr("axis", 0)), len(x.shape))
+    axis = true_axis(int(n.attr("axis", 0)), len(x.shape))
     given: Sequence[Dim] | None = n.attr("split")
     if n.opset >= 13 or (n.opset == 1 and n.input(1) is not None):
         given = None if n.input(1) is None else dims_of(n.arg(1), "sizes of Split")

@@ -40,6 +40,8 @@ def quantized(b: Builder, n: OnnxNode, y: Value, first: int) -> list[Value]:
 def dynamic_quantize_linear(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """uint8 over the range of the data, which is made to hold 0; a tensor of zeros has scale 1."""
     x = n.tensor(0)
+    if not x.dtype.is_float:
+        raise Refusal(f"it takes floats, not {x.dtype.long}")
     zero, one = b.const(0, x.dtype), b.const(1, x.dtype)
     low = b.op(Min(), b.op(ReduceMin(None, False), x), zero)
     high = b.op(Max(), b.op(ReduceMax(None, False), x), zero)

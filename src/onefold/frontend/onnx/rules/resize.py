@@ -15,7 +15,7 @@ from onefold.ir.graph import Builder, Value
 from onefold.ops.base import Refusal, axis_of
 from onefold.ops.cast import Cast
 from onefold.ops.formats import OnnxNode
-from onefold.ops.known import data_of, dims_of
+from onefold.ops.known import dims_of, floats_of
 from onefold.ops.resize import ResizeAxis
 
 _MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}
@@ -30,7 +30,7 @@ def upsample(n: OnnxNode, b: Builder) -> Sequence[Value]:
     elif n.opset < 9:
         scales = list(n.attr("scales", ()))
     else:
-        scales = [float(s) for s in data_of(n.arg(1), "scales of Upsample").reshape(-1)]
+        scales = floats_of(n.arg(1), "scales of Upsample")
     return [_scaled(n, b, x, scales, range(len(x.shape)), _plain(n), None)]
 
 
@@ -40,7 +40,7 @@ def resize(n: OnnxNode, b: Builder) -> Sequence[Value]:
     x = n.arg(0)
     rank = len(x.shape)
     if n.opset < 11:
-        scales = [float(s) for s in data_of(n.arg(1), "scales of Resize").reshape(-1)]
+        scales = floats_of(n.arg(1), "scales of Resize")
         return [_scaled(n, b, x, scales, range(rank), _plain(n), None)]
     given = n.attr("axes")
     axes = [axis_of(int(a), rank) for a in (range(rank) if given is None else given)]
@@ -55,13 +55,13 @@ def resize(n: OnnxNode, b: Builder) -> Sequence[Value]:
     )
     roi = None
     if op.coordinate == "tf_crop_and_resize":
-        roi = [float(v) for v in data_of(n.arg(1), "region of Resize").reshape(-1)]
+        roi = floats_of(n.arg(1), "region of Resize")
         if len(roi) != 2 * len(axes):
             raise Refusal(f"a region of {len(roi)} numbers for {len(axes)} axes")
     sizes = n.input(3)
     if sizes is not None and sizes.shape != (0,):
         return [_sized(n, b, x, dims_of(sizes, "sizes of Resize"), axes, op, roi)]
-    scales = [float(s) for s in data_of(n.arg(2), "scales of Resize").reshape(-1)]
+    scales = floats_of(n.arg(2), "scales of Resize")
     return [_scaled(n, b, x, scales, axes, op, roi)]
 
 

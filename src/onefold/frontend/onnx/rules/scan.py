@@ -8,9 +8,10 @@ import numpy as np
 
 from onefold.frontend.onnx.rules import rule
 from onefold.ir.graph import Builder, Graph, Value
-from onefold.ops.base import Refusal, axis_of, registry
+from onefold.ops.base import Refusal, axis_of, registry, true_axis
 from onefold.ops.control import make_loop, slice_at
 from onefold.ops.formats import OnnxNode
+from onefold.ops.shape import Reshape
 
 
 @rule("Scan")
@@ -24,14 +25,13 @@ def scan(n: OnnxNode, b: Builder) -> Sequence[Value]:
 def _batched(n: OnnxNode, b: Builder) -> Sequence[Value]:
     if n.input(0) is not None:
         raise Refusal("Scan of opset 8 with sequence lengths is not taken")
-    axes = b.const(np.array([0], np.int64))
     inputs = []
     for v in n.inputs[1:]:
-        if v is None or v.shape[0] != 1:
+        if v is None or v.shape[:1] != (1,):
             raise Refusal("Scan of opset 8 is taken for a batch of one only")
-        inputs.append(b.op(registry.by_name["Squeeze"](), v, axes))
+        inputs.append(b.op(Reshape(v.shape[1:]), v))
     outs = _scan(n, b, inputs)
-    return [b.op(registry.by_name["Unsqueeze"](), v, axes) for v in outs]
+    return [b.op(Reshape((1, *v.shape)), v) for v in outs]
 
 
 def _scan(n: OnnxNode, b: Builder, inputs: Sequence[Value | None]) -> list[Value]:
@@ -46,7 +46,9 @@ def _scan(n: OnnxNode, b: Builder, inputs: Sequence[Value | None]) -> list[Value
     in_dirs = _list(n, "scan_input_directions", k) or _list(n, "directions", k)
     out_axes = _list(n, "scan_output_axes", outputs)
     out_dirs = _list(n, "scan_output_directions", outputs)
-    axes = [axis_of(a, v.tensor.rank) for a, v in zip(in_axes, scanned, strict=True)]
+    if len(in_axes) != k or len(in_dirs) != k:
+        raise Refusal(f"Scan names axes or directions of another number than {k} inputs")
+    axes = [true_axis(a, v.tensor.rank) for a, v in zip(in_axes, scanned, strict=True)]
     length = scanned[0].shape[axes[0]]
     if not isinstance(length, int):
         raise Refusal("Scan over a length that is open")

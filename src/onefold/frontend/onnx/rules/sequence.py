@@ -16,7 +16,7 @@ from onefold.ops import sequence as seq
 from onefold.ops.base import NeedsValue, Refusal, axis_of
 from onefold.ops.formats import OnnxNode
 from onefold.ops.indexing import Gather
-from onefold.ops.known import content_of, dims_of, found, ints_of
+from onefold.ops.known import content_of, dims_of, found, one_int
 from onefold.ops.movement import Concat, split
 from onefold.ops.sequence import elements
 from onefold.ops.shape import Reshape, squeezed, unsqueezed
@@ -85,7 +85,7 @@ def insert(n: OnnxNode, b: Builder) -> Sequence[Value]:
     if items is None:
         return [b.op(seq.SequenceInsert(), *n.inputs, name=n.output_names)]
     count = len(items)
-    place = count if n.input(2) is None else ints_of(n.arg(2), "position of SequenceInsert")[0]
+    place = count if n.input(2) is None else one_int(n.arg(2), "position of SequenceInsert")
     i = _place(place, count, end=1)
     return _sequence(n, b, [*items[:i], n.arg(1), *items[i:]])
 
@@ -95,7 +95,7 @@ def erase(n: OnnxNode, b: Builder) -> Sequence[Value]:
     items = _known(n)
     if items is None:
         return [b.op(seq.SequenceErase(), *n.inputs, name=n.output_names)]
-    place = -1 if n.input(1) is None else ints_of(n.arg(1), "position of SequenceErase")[0]
+    place = -1 if n.input(1) is None else one_int(n.arg(1), "position of SequenceErase")
     i = _place(place, len(items))
     return _sequence(n, b, [*items[:i], *items[i + 1 :]])
 
@@ -124,7 +124,7 @@ def _sizes(n: OnnxNode, extent: Dim) -> list[Dim] | None:
         return list(dims_of(v, "sizes of SplitToSequence"))
     if not isinstance(extent, int):
         return None
-    each = 1 if v is None else ints_of(v, "size of SplitToSequence")[0]
+    each = 1 if v is None else one_int(v, "size of SplitToSequence")
     if each < 1 or extent // each > MAX_ELEMENTS:
         raise Refusal(f"an axis of {extent} in parts of {each}")
     return [min(each, extent - i) for i in range(0, extent, each)]
