@@ -103,6 +103,16 @@ def test_exceptions_with_a_meaning_of_their_own() -> None:
     assert isinstance(_failure.translated(MemoryError()), MemoryLimitError)
 
 
+def test_a_package_that_does_not_import_is_a_message_too(cli, models, monkeypatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onefold.frontend.binding", None)
+    monkeypatch.setitem(sys.modules, "onefold.dev.survey", None)
+    done = cli("inspect", models / "net.onnx")
+    assert done.code == 1
+    assert done.err.startswith("OF001: unexpected ModuleNotFoundError: ")
+
+
 def test_exit_codes_of_the_process(tmp_path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         code = "from onefold.cli import main; main()"

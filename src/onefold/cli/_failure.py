@@ -38,9 +38,9 @@ def unknown(error: Exception, as_json: bool) -> int:
 
 def translated(error: Exception) -> OnefoldError:
     """The error of the tree that says what an exception of another kind means to the user."""
-    from onefold.frontend.binding import ValueNeeded
-
-    if isinstance(error, ValueNeeded):
+    # Importing here could fail as whatever failed did; what is not loaded has raised nothing.
+    binding: Any = sys.modules.get("onefold.frontend.binding")
+    if hasattr(binding, "ValueNeeded") and isinstance(error, binding.ValueNeeded):
         names = ", ".join(error.inputs)
         return ShapeError(
             error.reason, where=f"layer '{error.layer}'",

@@ -36,7 +36,7 @@ def _facts(t: Any) -> dict[str, Any]:
 
 
 def _show(facts: dict[str, Any], out: Out) -> None:
-    columns = ["target", Column("machine", limit=80), "architecture", "system",
+    columns: list[Column | str] = ["target", Column("machine", limit=80), "architecture", "system",
                Column("vector bits", right=True), "memories", "runs here"]  # fmt: skip
     out.table(columns, [_row(t) for t in facts["targets"]])
     host = facts["targets"][0]
