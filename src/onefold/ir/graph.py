@@ -288,7 +288,12 @@ class Builder:
         return name
 
     def const(self, data: Any, dtype: dtypes.DType | None = None, name: str = "c") -> Value:
-        array = np.asarray(data) if dtype is None else np.asarray(data, dtype.numpy)
+        try:
+            array = np.asarray(data) if dtype is None else np.asarray(data, dtype.numpy)
+        except OverflowError:
+            from onefold.ops.base import Refusal
+
+            raise Refusal(f"{data} does not fit elements of type {dtype}") from None
         kind = dtypes.of(array.dtype)
         return Value(self.name(name), TensorType(array.shape, kind), array)
 

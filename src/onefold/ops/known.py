@@ -18,7 +18,7 @@ from onefold.ops.base import Lowering, NeedsValue, Op, Refusal
 
 MAX_RANK = 32
 MAX_EXTENT = 1 << 48
-MAX_TABLE = 1 << 24  # elements of an axis for which tables are made when compiling
+MAX_TABLE = 1 << 20  # elements of an axis for which tables are made when compiling
 MAX_CONTENT = 64  # elements whose meaning as dimensions is followed
 
 

@@ -113,6 +113,11 @@ class QuantWindow(QuantContraction):
     def out_size(self, x: TensorType, kernel: Sequence[Dim]) -> tuple[Dim, Dim]:
         out = []
         for a in (0, 1):
+            if dims.upper(kernel[a]) < 1 or min(self.strides[a], self.dilations[a]) < 1:
+                raise Refusal(
+                    f"a window of {kernel[a]} with a stride of {self.strides[a]} and a dilation "
+                    f"of {self.dilations[a]}"
+                )
             span = (kernel[a] - 1) * self.dilations[a] + 1
             size = x.shape[1 + a] + self.pads[a] + self.pads[2 + a] - span
             if dims.bounds(size)[1] < 0:
@@ -182,7 +187,7 @@ class QuantConv2D(QuantWindow):
         o, kh, kw, c = w.shape
         if not (isinstance(c, int) and isinstance(x.shape[3], int) and isinstance(o, int)):
             raise Refusal("the numbers of channels must be known")
-        if c < 1 or x.shape[3] % c or o % (x.shape[3] // c or 1):
+        if c < 1 or x.shape[3] < c or x.shape[3] % c or o % (x.shape[3] // c or 1):
             raise Refusal(f"{x.shape[3]} channels do not fit weights of {c}")
         self.check(n, o)
         return [TensorType((x.shape[0], *self.out_size(x, (kh, kw)), o), self.dtype)]

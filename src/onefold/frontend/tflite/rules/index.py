@@ -159,7 +159,7 @@ def matrix_set_diag(n: TfliteNode, b: Builder) -> Sequence[Value]:
 def segment_sum(n: TfliteNode, b: Builder) -> Sequence[Value]:
     x, segments = n.arg(0), ints(n, 1, "segments")
     if (
-        len(segments) != x.shape[0]
+        x.shape[:1] != (len(segments),)
         or list(segments) != sorted(segments)
         or min(segments, default=0) < 0
     ):
