@@ -167,11 +167,13 @@ class Tiling:
     is_edge: Callable[[int, int], bool]
     ctype: str = "float"
     finish: Finish | None = None
+    before: Callable[[Dim], list[str]] | None = None
+    """Statements that come before the tiles of a batch."""
 
     def body(self, head: Sequence[str]) -> str:
         p = self.plane
         batch, row = counter(p.batches, "i"), counter(p.rows, "i")
-        lines: list[str] = []
+        lines = self.before(_at(batch)) if self.before else []
         for g in groups_of(p.channels, p.lanes, self.tile.vectors):
             group = counter(g.count, "i")
             block = dims.add(dims.mul(_at(group), g.vectors), g.first)

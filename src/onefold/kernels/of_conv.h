@@ -58,3 +58,19 @@ AI void of_conv_tile(const struct of_conv k, const int T, const int B, const int
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(out + (b * T + t) * OF_LANES) = acc[b][t];
 }
+
+// Columns [from, end) of a matrix [k][n], in groups of `width` columns as of_conv_tile reads them: [k][width] each, the
+// last one filled up with zeros.
+AI void of_pack_columns(const ix k, const ix n, const ix from, const ix end, const int width, const float *x,
+                        float *to) {
+  for (ix c = from; c < end; c += width)
+    for (ix i = 0; i < k; i++, to += width) {
+      const float *row = x + i * n + c;
+      const ix used = end - c < width ? end - c : width;
+      if (used == width) {
+        for (int j = 0; j < width; j++) to[j] = row[j];
+      } else {
+        for (ix j = 0; j < width; j++) to[j] = j < used ? row[j] : 0.0f;
+      }
+    }
+}

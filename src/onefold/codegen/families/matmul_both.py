@@ -1,0 +1,117 @@
+"""Matrix products of f32 of two computed sides: the right one is packed into scratch memory first,
+which costs one pass over it, and then met as a constant one is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.tiles import (
+    Machine,
+    Plane,
+    Run,
+    Sums,
+    Tiling,
+    choose_tile,
+    groups_of,
+    lane_check,
+    pack_bias,
+)
+from onefold.ir import dims, dtypes
+from onefold.ir.dims import Dim
+from onefold.ir.graph import Array, Node
+from onefold.target import Target
+
+FEWEST = 4  # rows of the left side for which packing the right one pays
+
+
+class BothMatMul(Family):
+    """x [..., m, k] @ y [..., k, n], leading axes broadcast (of_conv.h)."""
+
+    name = "matmul_both"
+    ops = ("MatMul",)
+
+    def match(self, node: Node, target: Target) -> Choice | str:
+        m = Machine.of(target)
+        if m is None:
+            return f"'{target.name}' has no vectors of f32"
+        x, y = node.arg(0), node.arg(1)
+        if x.dtype is not dtypes.f32:
+            return f"it computes in {x.dtype}, not f32"
+        if len(x.shape) < 2 or len(y.shape) < 2:
+            return "a side is a vector"
+        if not isinstance(x.shape[-1], int) or not dims.is_static(y.shape[-2:]):
+            return "the length of its sums or rows is open"
+        if 0 in (*x.shape, *y.shape):
+            return "it is empty"
+        if dims.bounds(x.shape[-2])[1] < FEWEST:
+            return "its left side has too few rows for the right one to be packed"
+        return _Both(node, m).choice()
+
+
+class _Both:
+    def __init__(self, node: Node, m: Machine) -> None:
+        self.node, self.m = node, m
+        x, y = node.arg(0), node.arg(1)
+        self.rows = x.shape[-2]
+        self.k, self.n = _int(x.shape[-1]), _int(y.shape[-1])
+        self.lead = tuple(node.outputs[0].shape[:-2])
+        self.tile, cost = choose_tile(m, self.n, self.rows, self.k)
+        self.blocks = -(-self.n // m.lanes)
+        self.cost = (cost + self.blocks * self.k) * dims.upper(dims.product(self.lead))
+
+    def choice(self) -> Choice:
+        name = f"{BothMatMul.name}_{self.tile.columns}x{self.tile.vectors}"
+        return Choice(
+            name, self.node, (self.node.arg(0), self.node.arg(1)), self.packed, self.render,
+            lambda s: True, ("of_conv.h",), 4 * self.blocks * self.m.lanes * self.k, self.cost,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        return (pack_bias(None, self.n, self.m.lanes),)
+
+    def _batch(self, shape: Sequence[Dim], n: Dim) -> Dim:
+        """Elements before the matrix of a side that batch n of the result takes."""
+        lead = shape[:-2]
+        index = dims.unravel(n, self.lead) if self.lead else ()
+        index = index[len(index) - len(lead) :]
+        own = [0 if d == 1 else i for i, d in zip(index, lead, strict=True)]
+        return dims.mul(dims.linear(own, lead), dims.mul(shape[-2], shape[-1]))
+
+    def render(self, r: Rendering) -> str:
+        first, second = self.node.arg(0), self.node.arg(1)
+        x, bias, scratch = r.pointers[0], r.pointers[2], r.pointers[3]
+        y, lanes = r.pointers[1], self.m.lanes
+
+        def pack(n: Dim) -> list[str]:
+            source = f"{y} + {r.dim(self._batch(second.shape, n))}"
+            lines = []
+            for g in groups_of(self.n, lanes, self.tile.vectors):
+                at, width = g.first * lanes, g.vectors * lanes
+                end = min(at + g.count * width, self.n)
+                lines.append(
+                    f"of_pack_columns({self.k}, {self.n}, {at}, {end}, {width}, {source}, "
+                    f"w + {at * self.k});"
+                )
+            return lines
+
+        def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            at = r.dim(self._batch(first.shape, n))
+            return (
+                f"of_conv_tile(k, {run.width}, {vectors}, 0, 0, {r.dim(column)}, {x} + {at}, w + "
+                f"{r.dim(dims.mul(block, lanes * self.k))}, {bias} + "
+                f"{r.dim(dims.mul(block, lanes))}, acc);"
+            )
+
+        sums = Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
+        plane = Plane(lanes, dims.product(self.lead), self.n, 1, self.rows, self._index)
+        head = [lane_check(lanes), sums.text(r.dim), f"float *const w = (float *){scratch};"]
+        return Tiling(plane, self.tile, r, call, sums.is_edge, before=pack).body(head)
+
+    def _index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
+        return (*(dims.unravel(n, self.lead) if self.lead else ()), x, c)
+
+
+def _int(d: Dim) -> int:
+    assert isinstance(d, int)
+    return d
