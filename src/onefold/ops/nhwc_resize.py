@@ -25,24 +25,46 @@ F = np.float32
 
 @dataclass(frozen=True)
 class Resize2D(Op):
-    """x [n, h, w, c] -> [n, size[0], size[1], c]."""
+    """x [n, h, w, c] -> [n, size[0], size[1], c]; with first = 2 the image is [n, c, h, w]."""
 
     size: tuple[int, int] = (1, 1)
     align_corners: bool = False
     half_pixel_centers: bool = False
+    first: int = 1  # the axis of the rows
 
     def infer(self, n: Node) -> Sequence[TensorType]:
         x = n.arg(0).tensor
         if x.rank != 4 or len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= MAX_TABLE:
             raise Refusal(f"resizing rank {x.rank} to {self.size}")
-        for d in x.shape[1:3]:
+        if self.first not in (1, 2):
+            raise Refusal(f"an image cannot begin at axis {self.first}")
+        rest = x.shape[self.first + 2 :]
+        for d in x.shape[self.first : self.first + 2]:
             if not isinstance(d, int) or d < 1:
                 raise Refusal(f"the size of the image must be known, it is {d}")
-        return [TensorType(checked_shape((x.shape[0], *self.size, x.shape[3])), x.dtype)]
+        return [TensorType(checked_shape((*x.shape[: self.first], *self.size, *rest)), x.dtype)]
 
     def extents(self, shape: Sequence[Any]) -> list[tuple[int, int]]:
         """(input, output) extent of each spatial axis."""
-        return [(int(shape[1]), self.size[0]), (int(shape[2]), self.size[1])]
+        return [(int(shape[self.first]), self.size[0]), (int(shape[self.first + 1]), self.size[1])]
+
+    def ref(self, n: Node, *x: Any) -> Any:
+        if self.first == 1:
+            return self.numpy(x[0], x[0].shape)
+        return np.moveaxis(self.numpy(np.moveaxis(x[0], 1, -1), x[0].shape), -1, 1)
+
+    def numpy(self, v: Any, shape: Sequence[Any]) -> Any:
+        """The reference on [n, h, w, c]; shape is that of the input as it is."""
+        raise NotImplementedError(self.name)
+
+    def nhwc(self, index: Sequence[Dim]) -> tuple[Dim, ...]:
+        """An index of the result, or of the input, as batch, row, column, channel."""
+        b, i, j, k = index
+        return (b, i, j, k) if self.first == 1 else (b, j, k, i)
+
+    def own(self, b: Dim, y: Dim, q: Dim, c: Dim) -> tuple[Dim, ...]:
+        """The other way round."""
+        return (b, y, q, c) if self.first == 1 else (b, c, y, q)
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,7 @@ class ResizeBilinear2D(Resize2D):
         Case((((2, 3, 4, 2), "i8"),), {"size": (7, 5)}, seed=1),
         Case((((1, 5, 4, 1), "u8"),), {"size": (9, 7), "align_corners": True}, seed=2),
         Case((((1, 1, 1, 3), "i16"),), {"size": (2, 2), "half_pixel_centers": True}, seed=3),
+        Case((((1, 2, 3, 4), "f32"),), {"size": (7, 5), "first": 2}),
     )
 
     def positions(self, kind: np.dtype[Any], shape: Sequence[Any]) -> list[Positions]:
@@ -101,9 +124,9 @@ class ResizeBilinear2D(Resize2D):
             raise Refusal(f"bilinear resizing of {n.arg(0).dtype}")
         return super().infer(n)
 
-    def ref(self, n: Node, *x: Any) -> Any:
-        v, kind = x[0], x[0].dtype
-        rows, cols = self.positions(kind, v.shape)
+    def numpy(self, v: Any, shape: Sequence[Any]) -> Any:
+        kind = v.dtype
+        rows, cols = self.positions(kind, shape)
         whole = kind in (np.int8, np.int16)
         one: Any = 1024 if whole else F(1)
         wide = v.astype(np.int64) if whole else v.astype(F)
@@ -130,10 +153,11 @@ class ResizeBilinear2D(Resize2D):
         highs = [table(p.high.astype(np.int32)) for p in pos]
         shares = [table(p.share) for p in pos]
 
-        def element(b: Dim, y: Dim, q: Dim, c: Dim) -> Scalar:
+        def element(*index: Dim) -> Scalar:
+            b, y, q, c = self.nhwc(index)
             at = (y, q)
             lo, hi = [
-                [scalar.loaded(t[a](at[a]), x.shape[1 + a], check=False) for a in (0, 1)]
+                [scalar.loaded(t[a](at[a]), x.shape[self.first + a], check=False) for a in (0, 1)]
                 for t in (lows, highs)
             ]
             f = [shares[a](at[a]).cast(kind) for a in (0, 1)]
@@ -143,7 +167,7 @@ class ResizeBilinear2D(Resize2D):
                 (lo[0], rest[0], lo[1], rest[1]), (hi[0], f[0], lo[1], rest[1]),
                 (lo[0], rest[0], hi[1], f[1]), (hi[0], f[0], hi[1], f[1]),
             ):  # fmt: skip
-                part = x(b, r, s, c).cast(kind) * wy * wx
+                part = x(*self.own(b, r, s, c)).cast(kind) * wy * wx
                 total = part if total is None else total + part
             assert total is not None
             if whole:
@@ -166,6 +190,7 @@ class ResizeNearest2D(Resize2D):
         Case((((1, 3, 4, 2), "f32"),), {"size": (7, 5)}),
         Case((((1, 3, 4, 2), "i8"),), {"size": (6, 2), "half_pixel_centers": True}),
         Case((((1, 3, 4, 2), "u8"),), {"size": (5, 9), "align_corners": True}),
+        Case((((1, 2, 3, 4), "u8"),), {"size": (5, 9), "first": 2}),
     )
 
     def places(self, shape: Sequence[Any]) -> list[Array]:
@@ -180,17 +205,18 @@ class ResizeNearest2D(Resize2D):
             out.append(np.clip(whole.astype(np.int32), 0, src - 1))
         return out
 
-    def ref(self, n: Node, *x: Any) -> Any:
-        rows, cols = self.places(x[0].shape)
-        return x[0][:, rows][:, :, cols]
+    def numpy(self, v: Any, shape: Sequence[Any]) -> Any:
+        rows, cols = self.places(shape)
+        return v[:, rows][:, :, cols]
 
     def lower(self, k: Lowering) -> TensorExpr:
         x = k.x(0)
         rows, cols = map(table, self.places(x.shape))
 
-        def element(b: Dim, y: Dim, q: Dim, c: Dim) -> Scalar:
-            r = scalar.loaded(rows(y), x.shape[1], check=False)
-            s = scalar.loaded(cols(q), x.shape[2], check=False)
-            return x(b, r, s, c)
+        def element(*index: Dim) -> Scalar:
+            b, y, q, c = self.nhwc(index)
+            r = scalar.loaded(rows(y), x.shape[self.first], check=False)
+            s = scalar.loaded(cols(q), x.shape[self.first + 1], check=False)
+            return x(*self.own(b, r, s, c))
 
         return k.map(element)

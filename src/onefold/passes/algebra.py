@@ -242,7 +242,7 @@ def transpose_of_ones(n: Node, see: Scope) -> Patch | None:
     """A transpose that only moves axes of size 1 is a reshape."""
     t = n.arg(0).tensor
     moved = [p for p in op_of(n, Transpose).perm if t.shape[p] != 1]
-    if moved != sorted(moved) or t.quant is not None:
+    if moved != sorted(moved) or (t.quant is not None and t.quant.per_axis):
         return None
     return Patch((n,), lambda b: [b.op(Reshape(n.outputs[0].shape), n.arg(0))])
 

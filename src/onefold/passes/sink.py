@@ -23,6 +23,7 @@ from onefold.ops.base import Op
 from onefold.ops.elementwise import Clip, Elementwise
 from onefold.ops.matmul import Gemm, MatMul
 from onefold.ops.movement import Concat, Expand, Slice, Tile, Transpose
+from onefold.ops.nhwc_resize import ResizeBilinear2D, ResizeNearest2D
 from onefold.ops.pad import Pad
 from onefold.ops.quant_arith import AffineDequantize, AffineQuantize
 from onefold.ops.quantize import DequantizeLinear, QuantizeLinear
@@ -205,6 +206,15 @@ def past_resize(n: Node, see: Scope) -> Patch | None:
     return past(n, see, lambda p: (replace(op, axis=p[op.axis % len(p)]), p))
 
 
+@rewrite("transpose-past-image-resize", ResizeBilinear2D, ResizeNearest2D)
+def past_image_resize(n: Node, see: Scope) -> Patch | None:
+    """Channels first, the operator itself looks for the image behind them."""
+    op: Any = n.op
+    if op.first != 1:
+        return None
+    return past(n, see, lambda p: (replace(op, first=2), p) if p == (0, 2, 3, 1) else None)
+
+
 def reordered(values: Sequence[Any], perm: Perm) -> tuple[Any, ...]:
     """Values given for the transposed axes, in the order of the axes before."""
     return tuple(values[k] for k in inverse(perm))
@@ -377,6 +387,6 @@ def into_weights(n: Node, see: Scope) -> Patch | None:
 
 
 RULES = (
-    past_elementwise, past_reduction, past_position, past_resize, past_movement, past_quantize,
-    past_concat, past_reshape, into_weights,
+    past_elementwise, past_reduction, past_position, past_resize, past_image_resize,
+    past_movement, past_quantize, past_concat, past_reshape, into_weights,
 )  # fmt: skip
