@@ -18,6 +18,7 @@ import numpy as np
 from onefold import events
 from onefold.backends import Backend, Options, Runnable
 from onefold.errors import FallbackError, InputError, OnefoldError, OptionError, ShapeError
+from onefold.feeds import as_array, bad_shape, by_name, check_names, fingerprint, sizes_of
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.run import cache as store
 from onefold.target import Target, find, require_features
@@ -56,7 +57,7 @@ class Wanted:
             else:
                 fixed[name] = d
         return Wanted(
-            {k: tuple(int(x) for x in v) for k, v in (shapes or {}).items()}, fixed, buckets,
+            {k: sizes_of(k, v) for k, v in (shapes or {}).items()}, fixed, buckets,
             dict(states or {}), {k: np.asarray(v) for k, v in (values or {}).items()},
         )  # fmt: skip
 
@@ -176,15 +177,17 @@ class Program:
 
     def _static_feeds(self, form: Form, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
         kinds = form.facts["input_dtypes"]
-        given = _by_name(inputs, named, form.inputs)
-        return {n: as_array(n, given[n], kinds[n]) for n in form.inputs}
+        given = by_name(inputs, named, form.inputs)
+        return {
+            n: as_array(n, given[n], kinds[n]) if kinds[n] else given[n] for n in form.inputs
+        }
 
     def _feeds(self, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
         tied = set(self.wanted.states.values())
         declared = [
             d for d in self.model.inputs if d.name not in tied and d.name not in self.wanted.values
         ]
-        given = _by_name(inputs, named, [d.name for d in declared])
+        given = by_name(inputs, named, [d.name for d in declared])
         return {
             d.name: as_array(d.name, given[d.name], d.dtype) if d.kind == "tensor" else given[d.name]
             for d in declared
@@ -198,15 +201,15 @@ class Program:
                 continue
             shape = feeds[d.name].shape
             if len(shape) != len(d.shape):
-                raise _bad_shape(d, shape, f"it has {len(shape)} dimensions, not {len(d.shape)}")
+                raise bad_shape(d, shape, f"it has {len(shape)} dimensions, not {len(d.shape)}")
             for k, (size, want) in enumerate(zip(shape, d.shape, strict=True)):
                 if isinstance(want, int) and want >= 0:
                     if want != size:
-                        raise _bad_shape(d, shape, f"dimension {k} is {size}, not {want}")
+                        raise bad_shape(d, shape, f"dimension {k} is {size}, not {want}")
                     continue
                 name = d.dim_name(k)
                 if env.setdefault(name, size) != size:
-                    raise _bad_shape(d, shape, f"{name} is {env[name]} in another input")
+                    raise bad_shape(d, shape, f"{name} is {env[name]} in another input")
         return env
 
     # -- forms -------------------------------------------------------------------------------
@@ -227,6 +230,14 @@ class Program:
             return None
         except _Open:
             return None
+
+    def check_wanted(self) -> None:
+        """Raises OptionError where the user names an input or dimension that is not there."""
+        w, names = self.wanted, [d.name for d in self.model.inputs]
+        check_names("input", w.shapes, names)
+        check_names("input", w.values, names)
+        dims = [d.dim_name(k) for d in self.model.inputs for k in range(len(d.shape or ()))]
+        check_names("open dimension", {**w.dims, **w.buckets}, sorted(set(dims)))
 
     def open_dims(self) -> list[str]:
         """Dimensions of the model's inputs that nothing fixes or bounds yet."""
@@ -294,7 +305,7 @@ class Program:
         for n in list(shapes):
             if n in values:
                 del shapes[n]
-        digest = tuple((n, v.shape, str(v.dtype), v.tobytes()) for n, v in values.items())
+        digest = tuple((n, fingerprint(v)) for n, v in values.items())
         key = (tuple(sorted(bound.items())), tuple(sorted(shapes.items())), digest)
         return Binding(shapes, bound, values, w.states), key
 
@@ -371,9 +382,7 @@ class FormBuilder:
         from onefold.run.digest import package_digest
 
         p, b = self.program, self.binding
-        values = {
-            n: [list(v.shape), str(v.dtype), v.tobytes().hex()] for n, v in b.values.items()
-        }
+        values = {n: repr(fingerprint(v)) for n, v in b.values.items()}
         wanted = json.dumps(
             [dict(b.shapes), dict(b.dims), values, dict(b.states), p.options.precision,
              p.options.threads, p.options.optimize, p.model.format, p.fallback],
@@ -392,6 +401,7 @@ class FormBuilder:
         from onefold.plan.partition import partition
 
         p = self.program
+        p.check_wanted()
         if self.closed and p.open_dims():
             raise _Open
         graph = p.model.bind(self.binding)
@@ -457,7 +467,8 @@ class FormBuilder:
             assert meta is not None
             ins, outs = tuple(meta["inputs"]), tuple(meta["outputs"])
             runnable = Cpu().load(folder / "part0", None)
-            facts = {**meta["report"], "input_dtypes": meta["input_dtypes"]}
+            facts = {**meta["report"], "input_dtypes": meta["input_dtypes"],
+                     "refusals": meta["refusals"]}  # fmt: skip
             return Form(ins, outs, ((runnable, ins, outs),), {}, facts, outs)
         names = {id(v): v.name for v in graph.inputs}
         made = []
@@ -505,67 +516,11 @@ def _report(
     return out
 
 
-def _by_name(inputs: Any, named: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-    """The arrays given, by input name; extra and missing names are errors."""
-    given: dict[str, Any] = dict(named)
-    if isinstance(inputs, Mapping):
-        given.update(inputs)
-    elif inputs is not None:
-        if isinstance(inputs, (list, tuple)) and len(inputs) == len(wanted) != 1:
-            given.update(zip(wanted, inputs, strict=True))
-        elif len(wanted) == 1:
-            given[wanted[0]] = inputs
-        else:
-            raise InputError(f"the model has {len(wanted)} inputs",
-                             why=", ".join(wanted), remedy="Give a dict of name -> array.")  # fmt: skip
-    missing = [n for n in wanted if n not in given]
-    extra = [n for n in given if n not in wanted]
-    if missing or extra:
-        from onefold.errors import did_you_mean
-
-        why = f"missing: {', '.join(missing)}" if missing else did_you_mean(extra[0], wanted)
-        raise InputError(
-            f"the inputs do not fit: {', '.join(extra) or 'some are missing'}", why=why,
-            remedy=f"The model's inputs are {', '.join(wanted)}.",
-        )  # fmt: skip
-    return given
-
-
-def as_array(name: str, x: Any, dtype: str) -> Any:
-    """x as an array of the wanted element type, without a copy where it is one already.
-
-    Takes NumPy arrays, anything with DLPack, and plain numbers and lists, which are converted.
-    Raises InputError for an array of another type.
-    """
-    from onefold.ir import dtypes
-
-    kind = dtypes.BY_NAME[dtype].numpy if dtype in dtypes.BY_NAME else None
-    if not isinstance(x, np.ndarray):
-        if hasattr(x, "__dlpack__"):
-            x = np.from_dlpack(x)
-        else:
-            try:
-                return np.asarray(x, kind)
-            except (TypeError, ValueError, OverflowError) as e:
-                raise InputError(f"input '{name}' is not an array", why=str(e)) from None
-    if kind is not None and x.dtype != kind and kind != np.dtype(object):
-        raise InputError(
-            f"input '{name}' has elements of type {x.dtype.name}, not {kind.name}",
-            remedy=f"Convert it: array.astype('{kind.name}').",
-        )
-    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
-
-
-def _bad_shape(d: Declared, shape: tuple[int, ...], why: str) -> InputError:
-    return InputError(f"input '{d.name}' has shape {list(shape)}", why=why,
-                      remedy=f"The model declares {d!r}.")  # fmt: skip
-
-
 def run_reference(model: Model, inputs: Any) -> dict[str, Any]:
     """See Model.run."""
     from onefold.dev.reference import evaluate
 
-    feeds = _by_name(inputs, {}, [d.name for d in model.inputs])
+    feeds = by_name(inputs, {}, [d.name for d in model.inputs])
     arrays = {
         d.name: as_array(d.name, feeds[d.name], d.dtype) if d.kind == "tensor" else feeds[d.name]
         for d in model.inputs
@@ -577,7 +532,10 @@ def run_reference(model: Model, inputs: Any) -> dict[str, Any]:
             graph = model.bind(binding)
             break
         except ValueNeeded as e:
-            values = {**binding.values, **{n: arrays[n] for n in e.inputs}}
+            missing = [n for n in e.inputs if n not in binding.values]
+            if not missing:
+                raise ShapeError(e.reason, where=e.layer) from None
+            values = {**binding.values, **{n: arrays[n] for n in missing}}
             binding = replace(binding, values=values)
     outs = evaluate(graph, [arrays[v.name] for v in graph.inputs])
     return dict(zip([d.name for d in model.outputs], outs, strict=True))

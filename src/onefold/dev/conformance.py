@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
+import threading
 import unittest
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +75,13 @@ def names() -> list[str]:
         return sorted(_tests(_recorder()))
 
 
-def run_some(wanted: Sequence[str]) -> list[Outcome]:
-    """Run the named tests in this process."""
+def run_some(wanted: Sequence[str]) -> None:
+    """Run the named tests in this process; one line of JSON each."""
     warnings.simplefilter("ignore")
     backend = _recorder()
     tests = _tests(backend)
-    return [_run(n, tests[n], backend) for n in wanted]
+    for n in wanted:
+        print(json.dumps(asdict(_run(n, tests[n], backend))), flush=True)
 
 
 def _run(name: str, test: unittest.TestCase, backend: Any) -> Outcome:
@@ -106,17 +108,54 @@ def _last(trace: str) -> str:
     return " ".join(trace.strip().splitlines()[-4:])[-300:] if not lines else lines[-1][:300]
 
 
-def run_all(wanted: Sequence[str], jobs: int) -> list[Outcome]:
-    """Run tests in several processes, in batches, so that a crash costs one batch only."""
-    batches = [list(wanted[i : i + 40]) for i in range(0, len(wanted), 40)]
-    out: list[Outcome] = []
-    with ProcessPoolExecutor(jobs, max_tasks_per_child=4) as pool:
-        for k, part in enumerate(pool.map(run_some, batches)):
-            out += part
-            print(f"\r{len(out)}/{len(wanted)}", end="", file=sys.stderr, flush=True)
-            del k
+def run_all(wanted: Sequence[str], jobs: int, limit: float = 120) -> list[Outcome]:
+    """Run tests in several processes of their own, so that a crash or a test that takes longer
+    than `limit` seconds costs one test only."""
+    waiting = deque(list(wanted[i : i + 50]) for i in range(0, len(wanted), 50))
+    done: dict[str, Outcome] = {}
+
+    def work() -> None:
+        while waiting:
+            try:
+                batch = waiting.popleft()
+            except IndexError:
+                return
+            left = _worker(batch, done, limit)
+            if left:
+                done[left[0]] = Outcome(left[0], "fail", False, "crashed or took too long")
+                waiting.appendleft(left[1:])
+            print(f"\r{len(done)}/{len(wanted)}", end="", file=sys.stderr, flush=True)
+
+    threads = [threading.Thread(target=work) for _ in range(jobs)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
     print(file=sys.stderr)
-    return out
+    return [done[n] for n in wanted if n in done]
+
+
+def _worker(batch: list[str], done: dict[str, Outcome], limit: float) -> list[str]:
+    """One process for a batch; returns the tests that it did not get to."""
+    if not batch:
+        return []
+    command = [sys.executable, "-m", "onefold.dev.conformance", "--worker", *batch]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as p:
+        assert p.stdout is not None
+        left = list(batch)
+        timer = threading.Timer(limit, p.kill)
+        timer.start()
+        for line in p.stdout:
+            if line.startswith("{"):
+                facts = json.loads(line)
+                facts["by_value"], facts["host"] = tuple(facts["by_value"]), tuple(facts["host"])
+                done[facts["name"]] = Outcome(**facts)
+                left.remove(facts["name"])
+                timer.cancel()
+                timer = threading.Timer(limit, p.kill)
+                timer.start()
+        timer.cancel()
+    return left
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -165,7 +204,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ap.add_argument("--only", default="", help="only tests whose name has this text")
     ap.add_argument("--json", type=Path)
     ap.add_argument("--markdown", type=Path)
+    ap.add_argument("--worker", nargs="*", help=argparse.SUPPRESS)
     args = ap.parse_args(argv)
+    if args.worker is not None:
+        run_some(args.worker)
+        return 0
     wanted = [n for n in names() if args.only in n]
     outcomes = run_all(wanted, args.jobs)
     if args.json:

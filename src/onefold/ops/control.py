@@ -11,14 +11,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from onefold.errors import UnsupportedModelError
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
-from onefold.ir.graph import Builder, Graph, Node, Value, detach
+from onefold.ir.graph import Array, Builder, Graph, Node, Value, detach
 from onefold.ir.types import AnyType, TensorType
 from onefold.ops.base import NeedsValue, Op, Refusal, operator, registry
 from onefold.ops.formats import OnnxNode
 
 _fresh = itertools.count()
+UNROLLED = 64  # most turns of a loop whose body is copied per turn
 
 
 @operator
@@ -157,7 +159,68 @@ class Loop(Op):
 
         if len(record.inputs) != 2 + len(start):
             raise Refusal(f"the body takes {len(record.inputs)} inputs, not {2 + len(start)}")
-        return make_loop(b, n.input(0), n.input(1), start, body, n.output_names)
+        before = len(n.importer.misses)
+        try:
+            outs = make_loop(b, n.input(0), n.input(1), start, body, n.output_names)
+            if len(n.importer.misses) == before:
+                return outs
+        except (UnsupportedModelError, Refusal, LookupError, TypeError):
+            if not _unrollable(n.input(0)):
+                raise
+        if not _unrollable(n.input(0)):
+            return outs
+        del n.importer.misses[before:]
+        return _unrolled(n, b, start)
+
+
+def _unrollable(trips: Value | None) -> bool:
+    """Whether the loop runs a fixed, small number of turns; NeedsValue where a run-time input
+    says how many."""
+    if trips is None:
+        return False
+    if trips.data is None:
+        raise NeedsValue(trips, "its trip count decides the sizes inside its body")
+    return 0 <= int(trips.data.reshape(-1)[0]) <= UNROLLED
+
+
+def _unrolled(n: OnnxNode, b: Builder, start: Sequence[Value]) -> Sequence[Value]:
+    """One copy of the body per turn: for bodies whose sizes or sequences change from turn to
+    turn. Raises NeedsValue or Refusal where it is not known when the loop ends."""
+    trips, cond = n.arg(0), n.input(1)
+    if cond is not None and cond.data is None:
+        raise NeedsValue(cond, "it decides how often a body of changing sizes runs")
+    go = cond is None or bool(_data(cond).reshape(-1)[0])
+    carried = list(start)
+    scans: list[list[Value]] = []
+    for turn in range(int(_data(trips).reshape(-1)[0])):
+        if not go:
+            break
+        first = [b.const(np.array(turn, np.int64)), b.const(np.array(True))]
+        outs = n.importer.inline(n.attrs["body"], [*first, *carried])
+        if outs[0].data is None:
+            raise Refusal("sizes in its body change, and when it ends is not known")
+        go = bool(outs[0].data.reshape(-1)[0])
+        carried = list(outs[1 : 1 + len(start)])
+        scans.append(list(outs[1 + len(start) :]))
+    return [*carried, *_stacked(n, b, scans)]
+
+
+def _stacked(n: OnnxNode, b: Builder, scans: Sequence[Sequence[Value]]) -> list[Value]:
+    count = len(n.output_names) - len(n.inputs[2:])
+    if not scans:
+        if count > 0:
+            raise Refusal("it never runs, so that the sizes of its results are not known")
+        return []
+    out = []
+    for column in zip(*scans, strict=True):
+        rows = [b.op(registry.by_name["Reshape"](shape=(1, *v.shape)), v) for v in column]
+        out.append(b.op(registry.by_name["Concat"](axis=0), *rows))
+    return out
+
+
+def _data(v: Value) -> Array:
+    assert v.data is not None
+    return v.data
 
 
 def _ints(v: Value) -> tuple[int, ...]:

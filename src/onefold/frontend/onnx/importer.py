@@ -20,7 +20,7 @@ from onefold.frontend.onnx.signature import Attributes, check, takes_tensor_only
 from onefold.frontend.onnx.tensors import SparseTensor, Tensor
 from onefold.frontend.source import Source
 from onefold.ir import dims, dtypes
-from onefold.ir.graph import Array, Builder, Graph, Origin, Value
+from onefold.ir.graph import Array, Builder, Graph, Origin, Value, detach
 from onefold.ir.types import AnyType, OptionalType, SequenceType, TensorType
 from onefold.ops import registry
 from onefold.ops.base import NeedsValue, Op, Refusal
@@ -389,6 +389,10 @@ class Importer:
         self.builder.nodes, self.builder.graph = graph.nodes, graph
         try:
             graph.outputs = self.inline(g, inputs)
+        except BaseException:
+            for node in graph.nodes:
+                detach(node)
+            raise
         finally:
             self.builder.nodes, self.builder.graph, self.builder.origin = saved
         return graph
