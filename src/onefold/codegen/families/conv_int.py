@@ -180,18 +180,19 @@ class IntKernel:
         """C text: for each band of rows, the prepared input and the tiles on it.
 
         call: as for `Tiling`, its row counted from the band's first, its input `p`. The last band
-        ends with the last row, so it may compute rows of the one before once more.
+        may be shorter: no row is computed twice, as the epilogue may work in place.
         """
         i, (add, fill) = self.image, self.zeros()
         batch, bands = counter(self.n, "i"), counter(-(-self.rows // i.band), "i")
         n = 0 if self.n == 1 else dims.atom(batch)
-        start = dims.sym(f"{bands.name}y", 0, self.rows - i.band)
+        start = dims.mul(0 if bands.extent == 1 else dims.atom(bands), i.band)
+        rows = dims.minimum(i.band, dims.add(self.rows, dims.mul(start, -1)))
 
         def index(_: Dim, c: Dim, y: Dim, at: Dim) -> Sequence[Dim]:
             where = (n, dims.add(start, y), at, c)
             return where if isinstance(self.op, QuantWindow) else (at, c)
 
-        plane = Plane(self.m.lanes, 1, self.channels, i.band, self.columns, index)
+        plane = Plane(self.m.lanes, 1, self.channels, rows, self.columns, index)
         tiling = Tiling(plane, tile, r, call, lambda first, width: False, "int32_t", finish)
         top = r.dim(dims.add(i.border[0], dims.mul(start, -self.strides[0])))
         fields = (*i.size, f"(int)({top})", i.border[1], i.rows, i.cols, i.col)
@@ -203,10 +204,7 @@ class IntKernel:
             tiling.body(()),
         ]
         if start != 0:
-            last = self.rows - i.band
-            at = f"{bands.name} * {i.band}"
-            first = f"const ix {r.dim(start)} = {at} < {last} ? {at} : {last};"
-            lines = loop(bands.name, str(bands.extent), [first, *lines])
+            lines = loop(bands.name, str(bands.extent), lines)
         if n != 0:
             lines = loop(batch.name, str(self.n), lines)
         head = [lane_check(self.m.lanes), f"{self.ctype} *const p = ({self.ctype} *){scratch};"]
