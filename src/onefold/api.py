@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onefold.errors import ModelFormatError, OptionError
+from onefold.errors import ModelFormatError, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from onefold.forms import Program
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onefold.frontend.model import Declared, SourceModel
     from onefold.ir.graph import Graph
 
+OPTIMIZE = ("-O0", "-O1", "-O2", "-O3", "-Os", "-Oz")
 PRECISIONS = ("f32", "bf16", "f16", "auto")
 
 
@@ -107,9 +108,15 @@ class Model:
     @property
     def graph(self) -> Graph:
         """The model as a graph, before any pass, open dimensions as symbols."""
-        from onefold.frontend.binding import Binding
+        from onefold.frontend.binding import Binding, ValueNeeded
 
-        return self.bind(Binding())
+        try:
+            return self.bind(Binding())
+        except ValueNeeded as e:
+            raise ShapeError(e.reason, where=e.layer,
+                             why=f"it depends on the contents of {', '.join(e.inputs)}",
+                             remedy="model.compile() finds them out when it is called, or takes "
+                                    "them as values={name: array}.") from None  # fmt: skip
 
     def bind(self, binding: Binding) -> Graph:
         """The graph under a binding of shapes, dimensions and values."""
@@ -143,6 +150,12 @@ class Model:
         if precision not in PRECISIONS:
             raise OptionError(f"there is no precision '{precision}'",
                               why="it is one of " + ", ".join(PRECISIONS))  # fmt: skip
+        if not isinstance(threads, int) or not 1 <= threads <= 1024:
+            raise OptionError(f"threads={threads} is out of range",
+                              why="it is a number from 1 to 1024")  # fmt: skip
+        if optimize not in OPTIMIZE:
+            raise OptionError(f"there is no optimisation '{optimize}'",
+                              why="it is one of " + ", ".join(OPTIMIZE))  # fmt: skip
         wanted = Wanted.of(shapes, dims, states, values)
         options = Options(precision, threads, optimize)
         return Program(self, target, options, wanted, fallback, cache)

@@ -236,6 +236,9 @@ class Program:
         w, names = self.wanted, [d.name for d in self.model.inputs]
         check_names("input", w.shapes, names)
         check_names("input", w.values, names)
+        for d in self.model.inputs:
+            if d.name in w.values and d.kind == "tensor":
+                as_array(d.name, w.values[d.name], d.dtype)
         dims = [d.dim_name(k) for d in self.model.inputs for k in range(len(d.shape or ()))]
         check_names("open dimension", {**w.dims, **w.buckets}, sorted(set(dims)))
 
@@ -461,12 +464,13 @@ class FormBuilder:
         self, folder: Path, graph: Graph | None, parts: Sequence[Part],
         meta: Mapping[str, Any] | None = None,
     ) -> Form:  # fmt: skip
-        from onefold.backends.cpu import Cpu
+        from onefold.run.artifact import Artifact
+        from onefold.run.session import Loaded
 
         if graph is None:
             assert meta is not None
             ins, outs = tuple(meta["inputs"]), tuple(meta["outputs"])
-            runnable = Cpu().load(folder / "part0", None)
+            runnable = Loaded(Artifact.open(folder / "part0"))
             facts = {**meta["report"], "input_dtypes": meta["input_dtypes"],
                      "refusals": meta["refusals"]}  # fmt: skip
             return Form(ins, outs, ((runnable, ins, outs),), {}, facts, outs)

@@ -11,7 +11,18 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Alias, Case, Code, Lowered, Lowering, Op, Refusal, axis_of, operator
+from onefold.ops.base import (
+    Alias,
+    Case,
+    Code,
+    Lowered,
+    Lowering,
+    Op,
+    Refusal,
+    axis_of,
+    operator,
+    true_axis,
+)
 from onefold.ops.formats import OnnxNode
 from onefold.ops.known import Movement, checked_shape, dims_of, ints_of, listed, may_differ
 
@@ -144,7 +155,7 @@ def squeezed(shape: dims.Shape, axes: Sequence[int] | None) -> dims.Shape:
     """The shape without the axes (without all extents of 1 where axes is None)."""
     if axes is None:
         return tuple(d for d in shape if d != 1)
-    gone = {axis_of(a, len(shape)) for a in axes}
+    gone = {true_axis(a, len(shape)) for a in axes}
     for a in gone:
         if may_differ(shape[a], 1):
             raise Refusal(f"axis {a} of {list(shape)} has an extent of {shape[a]}, not 1")

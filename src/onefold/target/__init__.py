@@ -31,7 +31,7 @@ def find(name: str) -> Target:
 
     Raises `TargetError` for an unknown device or feature, naming the nearest known ones.
     """
-    base, *extra = name.strip().split("+")
+    base, *extra = str(name).strip().split("+")
     known = targets()
     if base not in known:
         raise TargetError(f"there is no target '{printable(name, 60)}'",

@@ -39,8 +39,8 @@ def _scan(n: OnnxNode, b: Builder, inputs: Sequence[Value | None]) -> list[Value
     k = int(n.attr("num_scan_inputs", 0))
     xs = [v for v in inputs if v is not None]
     states, scanned = xs[: len(xs) - k], xs[len(xs) - k :]
-    if not scanned:
-        raise Refusal("Scan has no input to scan")
+    if not 0 < k == len(scanned):
+        raise Refusal(f"Scan has {len(xs)} inputs, {k} of them to scan")
     outputs = len(body.outputs) - len(states)
     in_axes = _list(n, "scan_input_axes", k)
     in_dirs = _list(n, "scan_input_directions", k) or _list(n, "directions", k)

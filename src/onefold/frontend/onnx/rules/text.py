@@ -39,9 +39,15 @@ def label_encoder(n: OnnxNode, b: Builder) -> Sequence[Value]:
         keys = keys.astype(x.dtype.numpy)
     default = n.attr("default_tensor")
     if isinstance(default, Tensor):
-        rest = default.numpy().reshape(-1)[:1].reshape(())
+        rest = default.numpy().reshape(-1)[:1]
+        if not rest.size:
+            raise Refusal("its default has no element")
+        rest = rest.reshape(())
     else:
-        name, kind, rest = next(k for k in _KINDS if np.dtype(k[1]) == values.dtype)
+        found = [k for k in _KINDS if np.dtype(k[1]) == values.dtype]
+        if not found:
+            raise Refusal(f"values of type {values.dtype.name} are not taken")
+        name, kind, rest = found[0]
         rest = np.array(n.attr(f"default_{name}", rest), kind)
     return [LabelEncoder.make(b, x, keys, values, rest, n.output_names)]
 
