@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from onefold.ir.graph import Array, Graph, Node
-from onefold.target import Target
+if TYPE_CHECKING:
+    from onefold.ir.graph import Array, Graph, Node
+    from onefold.target import Target
 
 
 @dataclass(frozen=True)

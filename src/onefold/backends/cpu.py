@@ -33,7 +33,7 @@ class Cpu:
         self, region: Graph, target: Target, folder: Path, options: Options
     ) -> Mapping[str, Any]:
         from onefold.plan import plan
-        from onefold.run.artifact import build
+        from onefold.run.building import build
 
         program = plan(region, target)
         return build(program, target, folder, optimize=options.optimize).facts

@@ -43,7 +43,7 @@ def expected(g: Graph, arrays: Sequence[Array | None]) -> list[Array]:
 def run_graph(g: Graph, arrays: Sequence[Array], target: str = "host") -> list[Array]:
     """Compile a graph and run it once, in a folder that vanishes."""
     from onefold import plan
-    from onefold.run.artifact import build
+    from onefold.run.building import build
     from onefold.run.session import Loaded
     from onefold.target import find
 

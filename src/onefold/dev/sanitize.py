@@ -39,7 +39,8 @@ from onefold.ops.base import Case, Op
 from onefold.passes import pipeline
 from onefold.plan import plan
 from onefold.plan.program import Program
-from onefold.run.artifact import KERNELS, write_weights
+from onefold.run.artifact import KERNELS
+from onefold.run.building import write_weights
 from onefold.target import find
 
 FLAGS = ("-std=gnu11", "-O1", "-g", "-march=native", "-fwrapv", "-fno-math-errno",

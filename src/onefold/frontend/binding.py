@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from onefold.ir import dims
-from onefold.ir.dims import Dim
-from onefold.ir.graph import Array
+
+if TYPE_CHECKING:
+    from onefold.ir.dims import Dim
+    from onefold.ir.graph import Array
 
 
 @dataclass(frozen=True)

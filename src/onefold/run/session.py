@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onefold.errors import InputError
 from onefold.ir import dims
-from onefold.ir.graph import Array
 from onefold.run.artifact import LIBRARY, WEIGHTS, Artifact
 from onefold.run.library import ArenaPool, Block, Call, Library, Weights
 from onefold.run.ports import PortFacts, shape_of
+
+if TYPE_CHECKING:
+    from onefold.ir.graph import Array
 
 
 class Loaded:

@@ -21,7 +21,8 @@ from onefold.ir.graph import Array, Graph
 from onefold.plan import plan
 from onefold.plan.program import Program
 from onefold.run import elf, emulator, toolchain
-from onefold.run.artifact import KERNELS, manifest, write_weights
+from onefold.run.artifact import KERNELS
+from onefold.run.building import manifest, write_weights
 from onefold.ship.sources import main_source, weights_source
 from onefold.target import Target, find
 
