@@ -20,7 +20,7 @@ from onefold.ir.types import AnyType, TensorType
 FOLD_LIMIT = 1 << 26
 """Elements of a result that is still folded."""
 
-FOLD_BYTES = 256 * 2**20
+FOLD_BYTES = 64 * 2**20
 """Bytes of folded constants that every graph may hold ..."""
 
 FOLD_FACTOR = 8

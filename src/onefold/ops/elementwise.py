@@ -336,10 +336,22 @@ class Pow(Elementwise):
         return b.ops(cls(), *aligned(n, b), name=n.output_names)
 
 
+GROUP = 32  # operands of one expression
+
+
 class Variadic(Same):
     """One input or more, of one type."""
 
     arity: ClassVar[int] = 0
+
+    @classmethod
+    def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
+        """Many inputs are taken in groups, so that no expression grows without bound."""
+        y, rest = None, list(n.inputs)
+        while len(rest) > GROUP:
+            y = b.op(cls(), *([] if y is None else [y]), *rest[:GROUP])
+            rest = rest[GROUP:]
+        return b.ops(cls(), *([] if y is None else [y]), *rest, name=n.output_names)
 
 
 MANY: tuple[Case, ...] = (
@@ -415,6 +427,15 @@ class Mean(Variadic):
 
     def expr(self, *x: Scalar) -> Scalar:
         return functools.reduce(lambda p, q: p + q, x) / len(x)
+
+    @classmethod
+    def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
+        if len(n.inputs) <= GROUP:
+            return b.ops(cls(), *n.inputs, name=n.output_names)
+        (total,) = Sum.from_onnx(n, b)
+        if not total.dtype.is_float:
+            raise Refusal(f"{cls.__name__} is not defined on elements of type {total.dtype.long}")
+        return b.ops(Div(), total, b.const(len(n.inputs), total.dtype), name=n.output_names)
 
 
 @operator

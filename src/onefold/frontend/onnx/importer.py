@@ -319,7 +319,8 @@ class Importer:
         self.budget -= 1
         if self.budget < 0:
             raise MemoryLimitError("the model grows without bound", where=self.where or None,
-                                   why="its functions and bodies make too many layers")  # fmt: skip
+                                   why="its functions and bodies make too many layers",
+                                   remedy="Check the functions that call each other.")  # fmt: skip
         inputs = [self._input(name, n) if name else None for name in n.inputs]
         attrs = {k: self._attribute(v) for k, v in n.attributes.items()}
         attrs = Attributes((k, v) for k, v in attrs.items() if v is not None)

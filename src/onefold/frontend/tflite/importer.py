@@ -288,7 +288,8 @@ class Importer:
         self.budget -= 1
         if self.budget < 0:
             raise MemoryLimitError("the model grows without bound", where=self.where or None,
-                                   why="its subgraphs are called too many times")  # fmt: skip
+                                   why="its subgraphs are called too many times",
+                                   remedy="Check the subgraphs that call each other.")  # fmt: skip
         inputs = Given(self.value(t) if t >= 0 else None for t in op.inputs)
         found = self._known(op)
         self.builder.origin = Origin((label(g, op),))

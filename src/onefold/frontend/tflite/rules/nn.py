@@ -121,6 +121,8 @@ def conv_2d(n: TfliteNode, b: Builder) -> Sequence[Value]:
         and x.shape[3] % w.shape[3] == 0
     ):  # fmt: skip
         raise Refusal(f"{x.shape[3]} channels do not fit weights of {w.shape[3]}")
+    if w.shape[3] < 1:
+        raise Refusal("its weights have no channels")
     group = x.shape[3] // w.shape[3]
     conv = Conv(strides, pads, dilations, int(group))  # type: ignore[arg-type]
     y = b.op(conv, to_nchw(b, x), transposed(b, w, (0, 3, 1, 2)), bias)
