@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,9 +45,9 @@ def as_array(name: str, x: Any, dtype: str) -> Any:
     Takes NumPy arrays, anything with DLPack, and plain numbers and lists, which are converted
     where that loses nothing.  Raises InputError.
     """
-    from onefold.ir import dtypes
-
-    kind = dtypes.BY_NAME[dtype].numpy if dtype in dtypes.BY_NAME else None
+    kind = _kind(dtype)
+    if type(x) is np.ndarray and kind is not None and x.dtype == kind and x.flags.aligned:
+        return x
     if not isinstance(x, np.ndarray):
         if not hasattr(x, "__dlpack__"):
             return _converted(name, x, kind)
@@ -67,6 +68,13 @@ def as_array(name: str, x: Any, dtype: str) -> Any:
             )
         x = x.astype(kind)
     return x if x.flags.aligned else x.copy()
+
+
+@cache
+def _kind(dtype: str) -> np.dtype[Any] | None:
+    from onefold.ir import dtypes
+
+    return dtypes.BY_NAME[dtype].numpy if dtype in dtypes.BY_NAME else None
 
 
 def _converted(name: str, x: Any, kind: np.dtype[Any] | None) -> Any:

@@ -143,6 +143,10 @@ class Program:
         """Outputs by name. Raises InputError for names, types or shapes that do not fit."""
         form = self._first
         if form is not None and not self.by_value:
+            if type(inputs) is np.ndarray and len(form.inputs) == 1 and not named:
+                name = form.inputs[0]
+                kind = form.facts["input_dtypes"][name]
+                return form.run({name: as_array(name, inputs, kind)})
             feeds = self._static_feeds(form, inputs, named)
             return form.run(feeds)
         feeds = self._feeds(inputs, named)

@@ -159,6 +159,18 @@ class Call:
         self._outputs[index] = address(array, write=True)
         self._output_arrays[index] = array
 
+    def bind(self, inputs: list[Array], outputs: list[Array]) -> None:
+        """Binds other arrays to all inputs and outputs; the outputs are known to be writable."""
+        for k, a in enumerate(inputs):
+            self._inputs[k] = a.__array_interface__["data"][0]
+        for k, a in enumerate(outputs):
+            self._outputs[k] = a.__array_interface__["data"][0]
+        self._input_arrays, self._output_arrays = inputs, outputs
+
+    def release(self) -> None:
+        """Lets go of the arrays; `bind` comes before the next call."""
+        self._input_arrays, self._output_arrays = [], []
+
     def __call__(self) -> None:
         """Runs the program.  Raises `RunError` when a step reports one."""
         code = self._run(*self._arguments)
