@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from onefold import events
@@ -164,3 +166,22 @@ def test_passes_are_verified_when_debugging(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pipeline, "PIPELINE", (("broken", broken),))
     with pytest.raises(GraphError, match="after the pass 'broken'"):
         pipeline.run(chain("Neg", "Relu"))
+
+
+def test_a_hostile_web_of_operators_takes_no_time() -> None:
+    """Each value is read by all of the next layer: paths are many, nodes few."""
+    lines = ["input %x: f32[1,2,2,3]", "input %y: f32[1,2,2,3]",
+             "%t = Transpose(perm=(0, 2, 3, 1))(%x): f32[1,2,3,2]",
+             "%u = Reshape(shape=(1, 2, 3, 2))(%y): f32[1,2,3,2]",
+             "%a0 = Add()(%t, %u): f32[1,2,3,2]"]  # fmt: skip
+    last = ["%a0"]
+    for layer in range(12):
+        here = [f"%v{layer}_{k}" for k in range(12)]
+        lines += [f"{v} = Max()({', '.join(last)}): f32[1,2,3,2]" for v in here]
+        last = here
+    lines += [f"output {v}" for v in last]
+    graph = parse("graph main {\n" + "\n".join(lines) + "\n}")
+    began = time.perf_counter()
+    pipeline.run(graph)
+    verify(graph)
+    assert time.perf_counter() - began < 5

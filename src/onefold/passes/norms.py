@@ -6,6 +6,7 @@ rules of their own, so that a normalisation without them is found too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from onefold.ops.softmax import LogSoftmax, Softmax
 from onefold.ops.unary import Exp, Log, Reciprocal, Sqrt
 from onefold.passes.match import axes_from, is_float, number, producer
 from onefold.passes.rewrite import Patch, Scope, rewrite
+
+Normal = tuple[Value, float, tuple[int, ...], list[Node]]  # x, epsilon, axes, nodes
 
 
 def reduced(v: Value, *kinds: Any) -> tuple[Node, tuple[int, ...]] | None:
@@ -78,7 +81,19 @@ def deviation(v: Value) -> tuple[Value, float, tuple[int, ...], list[Node]] | No
     return None if found is None else (found[0], eps, found[1], nodes + found[2])
 
 
-Normal = tuple[Value, float, tuple[int, ...], list[Node]]
+def inverse_deviation(v: Value) -> Normal | None:
+    """(x, epsilon, axes, nodes) where v = 1 / sqrt(mean(x * x) + epsilon)."""
+    n = v.producer
+    found: Normal | None = None
+    if n is None:
+        return None
+    if isinstance(n.op, Reciprocal):
+        found = deviation(n.arg(0))
+    elif isinstance(n.op, Div) and number(n.arg(0)) == 1:
+        found = deviation(n.arg(1))
+    elif isinstance(n.op, Pow) and number(n.arg(1)) == -0.5:
+        found = _inverse_root(n)
+    return None if found is None else (*found[:3], [n, *found[3]])
 
 
 def normalised(n: Node) -> Normal | None:
@@ -87,20 +102,9 @@ def normalised(n: Node) -> Normal | None:
         found = deviation(n.arg(1))
         return (*found[:3], [n, *found[3]]) if found and found[0] is n.arg(0) else None
     for i in (0, 1):
-        inverse, nodes = n.arg(i).producer, [n]
-        if inverse is None:
-            continue
-        nodes.append(inverse)
-        if isinstance(inverse.op, Reciprocal):
-            found = deviation(inverse.arg(0))
-        elif isinstance(inverse.op, Div) and number(inverse.arg(0)) == 1:
-            found = deviation(inverse.arg(1))
-        elif isinstance(inverse.op, Pow) and number(inverse.arg(1)) == -0.5:
-            found = _inverse_root(inverse)
-        else:
-            continue
+        found = inverse_deviation(n.arg(i))
         if found is not None and found[0] is n.arg(1 - i):
-            return (*found[:3], [*nodes, *found[3]])
+            return (*found[:3], [n, *found[3]])
     return None
 
 
@@ -116,6 +120,15 @@ def _inverse_root(n: Node) -> Normal | None:
     return found[0], c, found[1], [add, *found[2]]
 
 
+def mean_taken_off(v: Value, axes: tuple[int, ...]) -> tuple[Value, list[Node]] | None:
+    """(x, nodes) where v = x - mean(x) over the axes."""
+    n = producer(v, Sub)
+    mean = None if n is None else reduced(n.arg(1), ReduceMean)
+    if n is None or mean is None or mean[0].arg(0) is not n.arg(0) or mean[1] != axes:
+        return None
+    return (n.arg(0), [n, mean[0]]) if n.arg(0).shape == v.shape else None
+
+
 @rewrite("normalisation", Div, Mul)
 def normalisation(n: Node, see: Scope) -> Patch | None:
     """Rows of mean square 1; where the mean was taken off before, rows of variance 1."""
@@ -126,15 +139,78 @@ def normalisation(n: Node, see: Scope) -> Patch | None:
     if not trailing(axes, len(x.shape)) or x.tensor != n.outputs[0].tensor:
         return None
     axis = axes[0] - len(x.shape)
-    centred = producer(x, Sub)
-    mean = None if centred is None else reduced(centred.arg(1), ReduceMean)
-    if centred is not None and mean is not None:
-        source = centred.arg(0)
-        if mean[0].arg(0) is source and mean[1] == axes and source.shape == x.shape:
-            covers = tuple(dict.fromkeys((*nodes, centred, mean[0])))
-            return Patch(covers, lambda b: [b.op(LayerNormalization(axis, eps), source)])
+    centred = mean_taken_off(x, axes)
+    if centred is not None:
+        covers = tuple(dict.fromkeys((*nodes, *centred[1])))
+        return Patch(covers, lambda b: [b.op(LayerNormalization(axis, eps), centred[0])])
     covers = tuple(dict.fromkeys(nodes))
     return Patch(covers, lambda b: [b.op(RMSNormalization(axis, eps), x)])
+
+
+def _shared(a: Node, b: Node) -> tuple[Value, Value, Value] | None:
+    """(r, x, m) where a = x * r and b = m * r."""
+    for i in (0, 1):
+        for j in (0, 1):
+            if a.arg(i) is b.arg(j):
+                return a.arg(i), a.arg(1 - i), b.arg(1 - j)
+    return None
+
+
+def _gain(r: Value) -> tuple[Normal, Value | None] | None:
+    """(normal, scale) where r = scale / sqrt(...), or without a scale."""
+    found = inverse_deviation(r)
+    if found is not None:
+        return found, None
+    n = producer(r, Mul)
+    if n is None:
+        return None
+    for i in (0, 1):
+        found = inverse_deviation(n.arg(i))
+        if found is not None:
+            return (*found[:3], [n, *found[3]]), n.arg(1 - i)
+    return None
+
+
+@rewrite("normalisation-multiplied-out", Add)
+def multiplied_out(n: Node, see: Scope) -> Patch | None:
+    """x * r + (shift - mean * r) with r = scale / sqrt(variance + eps), as TensorFlow has it."""
+    for i in (0, 1):
+        scaled, less = producer(n.arg(i), Mul), producer(n.arg(1 - i), Sub)
+        product = None if less is None else producer(less.arg(1), Mul)
+        if scaled is None or less is None or product is None:
+            continue
+        parts = _shared(scaled, product)
+        gain = None if parts is None else _gain(parts[0])
+        if parts is None or gain is None:
+            continue
+        x, mean = parts[1:]
+        normal, scale = gain
+        centred = mean_taken_off(normal[0], normal[2])
+        if centred is None or centred[0] is not x or mean is not centred[1][0].arg(1):
+            continue
+        if x.tensor == n.outputs[0].tensor:
+            covers = (n, scaled, less, product, *normal[3], *centred[1])
+            return _rows(covers, x, normal, scale, less.arg(0))
+    return None
+
+
+def _rows(
+    covers: Sequence[Node], x: Value, found: Normal, scale: Value | None, shift: Value
+) -> Patch | None:
+    """The layer normalisation of x with scale and shift, where all fits rows at the end."""
+    rank, axes = len(x.shape), found[2]
+    if not trailing(axes, rank):
+        return None
+    shape = x.shape[axes[0] :]
+    if not all(v is None or fits_row(v, shape, rank) for v in (scale, shift)):
+        return None
+    op = LayerNormalization(axes[0] - rank, found[1])
+
+    def build(b: Builder) -> list[Value]:
+        args = [None if v is None else row_constant(b, v, shape) for v in (scale, shift)]
+        return [b.op(op, x, *args)]
+
+    return Patch(tuple(dict.fromkeys(covers)), build)
 
 
 def row_constant(b: Builder, v: Value, shape: tuple[Any, ...]) -> Value:
@@ -262,5 +338,5 @@ def log_softmax(n: Node, see: Scope) -> Patch | None:
 
 
 RULES = (
-    normalisation, scale_of, shift_of, softmax, log_of_softmax, log_softmax,
+    normalisation, multiplied_out, scale_of, shift_of, softmax, log_of_softmax, log_softmax,
 )  # fmt: skip

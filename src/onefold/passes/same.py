@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from onefold.ir.graph import Array, Graph, Node, Value
 
-SAMPLE = 64  # bytes of a constant that are looked at before all of it is
+SAMPLE = 16  # elements of a constant that are looked at before all of it is
 
 
 def merge_equal(graph: Graph) -> int:
@@ -21,35 +23,35 @@ def merge_equal(graph: Graph) -> int:
 
 
 def _merge_constants(graph: Graph) -> int:
-    groups: dict[Any, list[Value]] = {}
-    done = 0
+    groups: dict[Any, list[tuple[Value, Array]]] = defaultdict(list)
     for v in graph.constants():
-        if v.data is None or v.data.dtype.kind == "O":
-            continue
-        kept = groups.setdefault((v.type, v.content, _sample(v.data)), [])
-        twin = next((u for u in kept if u.data is not None and _equal(u.data, v.data)), None)
-        if twin is None:
-            kept.append(v)
-            continue
-        for n in list(dict.fromkeys(v.uses)):
-            n.replace_input(v, twin)
-        done += 1
+        if v.data is not None and v.data.dtype.kind != "O":
+            groups[v.type, v.content, _sample(v.data)].append((v, v.data))
+    done = 0
+    for group in groups.values():
+        first: dict[bytes, Value] = {}
+        for v, data in group if len(group) > 1 else ():
+            twin = first.setdefault(_digest(data), v)
+            if twin is not v:
+                _redirect(v, twin)
+                done += 1
     return done
 
 
-def _bytes(a: Array) -> Array:
-    return np.ascontiguousarray(a).reshape(-1).view(np.uint8)
+def _redirect(old: Value, new: Value) -> None:
+    for n in list(dict.fromkeys(old.uses)):
+        n.replace_input(old, new)
 
 
 def _sample(a: Array) -> bytes:
-    """Some bytes from all over an array, which may be a view of a large file."""
-    places = np.linspace(0, max(a.size - 1, 0), 16).astype(np.int64) if a.size else ()
-    found = a[np.unravel_index(places, a.shape)] if a.size and a.ndim else a
-    return bytes(np.ascontiguousarray(found).tobytes()[: 4 * SAMPLE])
+    """Some elements from all over an array: what differs there need not be read whole."""
+    flat = a.reshape(-1)
+    return np.ascontiguousarray(flat[:: max(1, flat.size // SAMPLE)][:SAMPLE]).tobytes()
 
 
-def _equal(a: Array, b: Array) -> bool:
-    return a is b or bool(np.array_equal(_bytes(a), _bytes(b)))
+def _digest(a: Array) -> bytes:
+    flat = np.ascontiguousarray(a).reshape(-1)
+    return hashlib.blake2b(flat.view(np.uint8).data, digest_size=32).digest()
 
 
 def _merge_nodes(g: Graph, pinned: set[int]) -> int:
@@ -66,8 +68,7 @@ def _merge_nodes(g: Graph, pinned: set[int]) -> int:
         if twin is n or any(id(v) in pinned for v in n.outputs):
             continue
         for old, new in zip(n.outputs, twin.outputs, strict=True):
-            for user in list(dict.fromkeys(old.uses)):
-                user.replace_input(old, new)
+            _redirect(old, new)
         twin.origin = twin.origin | n.origin.via("same")
         gone.append(n)
     g.remove(gone)

@@ -96,8 +96,10 @@ def is_free(v: Value, perm: Perm) -> bool:
     return kept == sorted(kept)
 
 
-def awaited(v: Value, perm: Perm, depth: int = 8) -> bool:
-    """Whether the inverse transpose follows, after elementwise nodes of one operand at most."""
+def awaited(v: Value, perm: Perm, depth: int = 5) -> bool:
+    """Whether the inverse transpose follows for every reader, after few elementwise nodes."""
+    if len(v.uses) > 4:  # nor is a graph made for it to take for ever
+        return False
     for n in v.uses:
         if isinstance(n.op, Transpose):
             if n.op.perm != inverse(perm):
