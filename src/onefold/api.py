@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,21 +142,20 @@ class Model:
         shapes: whole shapes of inputs by name. dims: open dimensions by name: a size, "LO..HI"
         (bounded at run time), or several sizes (buckets). states: output name -> input name that
         receives it at the next call. values: contents of inputs that decide shapes.
-        fallback: whether layers without a compiled form may run in NumPy, with a warning.
+        precision: "f32", or "auto" for the fastest of those that the target has kernels for, which
+        is f32 today; "bf16" and "f16" are refused until there are kernels. threads: 1; more is
+        taken with a warning. fallback: whether layers without a compiled form may run in NumPy, with a warning.
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
         from onefold.backends import Options
         from onefold.forms import Program, Wanted
 
-        if precision not in PRECISIONS:
-            raise OptionError(f"there is no precision '{precision}'",
-                              why="it is one of " + ", ".join(PRECISIONS))  # fmt: skip
-        if not isinstance(threads, int) or not 1 <= threads <= 1024:
-            raise OptionError(f"threads={threads} is out of range",
-                              why="it is a number from 1 to 1024")  # fmt: skip
-        if optimize not in OPTIMIZE:
-            raise OptionError(f"there is no optimisation '{optimize}'",
-                              why="it is one of " + ", ".join(OPTIMIZE))  # fmt: skip
+        _check_precision(precision)
+        if threads != 1:
+            warnings.warn(
+                f"{threads} threads were asked for; programs of this version run on one",
+                stacklevel=2,
+            )
         wanted = Wanted.of(shapes, dims, states, values)
         options = Options(precision, threads, optimize)
         return Program(self, target, options, wanted, fallback, cache)
@@ -170,3 +170,16 @@ class Model:
         ins = ", ".join(map(repr, self.inputs))
         outs = ", ".join(map(repr, self.outputs))
         return f"Model({self.name}: {ins} -> {outs})"
+
+
+def _check_precision(precision: str) -> None:
+    """Raises OptionError for a precision that there are no kernels for."""
+    if precision not in PRECISIONS:
+        raise OptionError(f"there is no precision '{precision}'",
+                          why="it is one of " + ", ".join(PRECISIONS))  # fmt: skip
+    if precision not in ("f32", "auto"):
+        raise OptionError(
+            f"the precision '{precision}' is not available on any target yet",
+            why="all floating-point kernels of this version compute in f32",
+            remedy="Use f32, or auto, which takes the fastest there is.",
+        )
