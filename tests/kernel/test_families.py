@@ -36,7 +36,7 @@ from onefold.ops.quant_conv import (
 )
 from onefold.plan.program import Program
 from onefold.run import emulator
-from onefold.run.artifact import build
+from onefold.run.building import build
 from onefold.run.library import Call
 from onefold.run.session import Loaded
 from onefold.ship.bundle import build_graph

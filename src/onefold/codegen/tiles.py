@@ -25,10 +25,12 @@ CONSTANT_EDGES = 4  # edge tiles up to this number are written out, each for its
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a tile may use of a target: lanes of f32 and sums that fit in registers."""
+    """What a tile may use of a target: lanes of f32, sums worth having, vector registers (less
+    those that a step needs beside sums and weights)."""
 
     lanes: int
     sums: int
+    registers: int
     latency: int = 8  # sums in flight that hide the latency of a multiply-add
 
     @staticmethod
@@ -37,10 +39,10 @@ class Machine:
         if target.vector_bytes < 16 or target.arch not in ("x86_64", "aarch64"):
             return None
         if "avx512f" in target.features:
-            return Machine(16, 16)
+            return Machine(16, 16, 30)
         if "avx2" in target.features:
-            return Machine(8, 12)
-        return Machine(4, 20) if target.arch == "aarch64" else Machine(4, 10)
+            return Machine(8, 12, 14)
+        return Machine(4, 20, 28) if target.arch == "aarch64" else Machine(4, 12, 14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,16 @@ def choose_tile(m: Machine, channels: int, columns: Dim, steps: int) -> tuple[Ti
     known = columns if isinstance(columns, int) else max(min(dims.upper(columns), 64), 1)
     best: tuple[float, Tile] | None = None
     for b in range(1, min(blocks, 8) + 1):
-        for t in range(1, min(16, known, max(m.sums // b, 1)) + 1):
+        room = min(m.sums // b, m.registers // b - 1)
+        for t in range(1, min(16, known, max(room, 1)) + 1):
             cost = 0.0
             for g in groups_of(channels, m.lanes, b):
                 for r in runs_of(known, t, lambda at, wide: False):
                     n, v = r.width, g.vectors
                     step = max(n * v, n + v, m.latency) / 2
                     count = r.count if isinstance(r.count, int) else 1
+                    # wide groups read more weights a step, which come from beyond the first cache
+                    step *= 1 + 0.015 * v
                     cost += g.count * count * (step * steps + 6 + 1.5 * n * v)
             if best is None or cost < best[0]:
                 best = cost, Tile(t, b)
