@@ -5,11 +5,11 @@
 
 struct of_depthwise { int h, w, kh, kw, sh, sw, dh, dw, pt, pl; };
 
-// Weights are [kh][kw][lanes]; out[T][lanes] is the sum on top of bias[lanes].
+// Weights are [kh][kw][lanes]; out[T][lanes] is the sum and bias[lanes], which comes last: it may be large.
 AI void of_depthwise_tile(const struct of_depthwise k, const int T, const int EDGE, ix oy, ix ox, const float *x,
                           const float *w, const float *bias, float *out) {
   of_vf acc[OF_MAX_T];
-  OF_UNROLL for (int t = 0; t < T; t++) acc[t] = *(const of_vf *)bias;
+  OF_UNROLL for (int t = 0; t < T; t++) acc[t] = (of_vf){0};
   const ix y0 = oy * k.sh - k.pt, x0 = ox * k.sw - k.pl;
   for (int ky = 0; ky < k.kh; ky++) {
     const ix y = y0 + ky * k.dh;
@@ -23,5 +23,5 @@ AI void of_depthwise_tile(const struct of_depthwise k, const int T, const int ED
       }
     }
   }
-  OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(out + t * OF_LANES) = acc[t];
+  OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(out + t * OF_LANES) = acc[t] + *(const of_vf *)bias;
 }
