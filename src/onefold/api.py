@@ -60,7 +60,10 @@ class Model:
     """A model that can be compiled, looked at and run. Made by `load`."""
 
     def __init__(
-        self, source: Path | bytes | Any, format: str = "", ops: str | os.PathLike[str] | None = None
+        self,
+        source: Path | bytes | Any,
+        format: str = "",
+        ops: str | os.PathLike[str] | None = None,
     ) -> None:
         self.source = source
         self.format = format
@@ -151,6 +154,7 @@ class Model:
         from onefold.forms import Program, Wanted
 
         _check_precision(precision)
+        _check_options(threads, optimize)
         if threads != 1:
             warnings.warn(
                 f"{threads} threads were asked for; programs of this version run on one",
@@ -170,6 +174,16 @@ class Model:
         ins = ", ".join(map(repr, self.inputs))
         outs = ", ".join(map(repr, self.outputs))
         return f"Model({self.name}: {ins} -> {outs})"
+
+
+def _check_options(threads: int, optimize: str) -> None:
+    """Raises OptionError."""
+    if not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise OptionError(f"threads={threads} is out of range",
+                          why="it is a number from 1 to 1024")  # fmt: skip
+    if optimize not in OPTIMIZE:
+        raise OptionError(f"there is no optimisation '{optimize}'",
+                          why="it is one of " + ", ".join(OPTIMIZE))  # fmt: skip
 
 
 def _check_precision(precision: str) -> None:

@@ -67,7 +67,9 @@ class Value:
     def tensor(self) -> TensorType:
         """The type, of a value that is a tensor."""
         if not isinstance(self.type, TensorType):
-            raise TypeError(f"{self.name} is {self.type}, not a tensor")
+            from onefold.ops.base import Refusal
+
+            raise Refusal(f"'{self.name}' is {self.type}, not a tensor")
         return self.type
 
     @property

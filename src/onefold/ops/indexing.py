@@ -19,11 +19,11 @@ from onefold.ops.known import (
     Sized,
     checked_shape,
     dims_array,
+    floats_of,
     inside,
     may_differ,
     number,
     one_dim,
-    one_element,
 )
 
 
@@ -248,9 +248,9 @@ class OneHot(Sized):
         if v.dtype.is_int:
             depth: Dim = one_dim(v, "depth of OneHot")
         else:
-            given = one_element(v, "depth of OneHot")
+            (given,) = floats_of(v, "depth of OneHot") if v.shape in ((), (1,)) else (np.nan,)
             if not np.isfinite(given):
-                raise Refusal(f"a depth of {given}")
+                raise Refusal("its depth is not a number")
             depth = int(given)
         op = cls(depth, int(n.attr("axis", -1)))
         return [b.op(op, n.arg(0), n.arg(2), name=n.output_names)]

@@ -113,6 +113,8 @@ class ResizeAxis(Sized):
         """Input elements on each side that take part. Raises Refusal where there are too many."""
         width = {"nearest": 1, "linear": 1, "cubic": 2}[self.mode]
         s = min(self._scale(extent), 1.0) if self.antialias else 1.0
+        if s <= 0 or not math.isfinite(width / s):
+            raise Refusal(f"antialiased resizing by a scale of {s}")
         reach = math.ceil(width / s)
         if reach > MAX_TAPS:
             raise Refusal(f"a scale of {s} takes {2 * reach} elements together")

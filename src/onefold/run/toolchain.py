@@ -346,15 +346,24 @@ def _zig(arguments: Sequence[str], work: Path, scratch: Path | None = None) -> F
         raise ToolchainError(f"the compiler did not end within {limit} seconds", where=shown,
                              kind=ToolchainError.TIMEOUT)
     if done.status:
-        _refuse(done, shown)
+        _refuse(done, shown, work)
     return done
 
 
-def _refuse(done: Finished, command: str) -> None:
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+_LEAST_SPACE = 1 << 20  # bytes with which the compiler may still get along
+
+
+def _refuse(done: Finished, command: str, work: Path) -> None:
     lines = done.lines()
     text = "\n".join(lines).lower()
-    if "no space left" in text or "nospaceleft" in text or "disk quota" in text:
-        raise DiskError("the compiler ran out of disk space", where=command, detail=lines[:5])
+    full = "no space left" in text or "nospaceleft" in text or "disk quota" in text
+    if full or (done.status < 0 and _free(work) < _LEAST_SPACE):  # zig aborts on a full disk
+        raise DiskError("no space left: the compiler ran out of disk space", where=command, detail=lines[:5])
     reason = f"signal {-done.status}" if done.status < 0 else f"exit status {done.status}"
     raise ToolchainError("the C compiler or linker failed", where=command, why=reason,
                          detail=lines)
