@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from onefold.codegen.family import Choice, KernelChoice
-from onefold.ir import dims
+from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Graph, Node, Origin, Value
 from onefold.ir.scalar import Acc, Load, TensorExpr, stored, walk
 from onefold.ir.types import TensorType
 from onefold.ops.base import Code, Lowering, Pieces
 from onefold.plan.program import (
+    EMPTY,
     AnyStep,
     Buffer,
     IfStep,
@@ -25,7 +26,6 @@ from onefold.plan.program import (
 )
 from onefold.plan.render import Draft, render
 from onefold.plan.schedule import Lowerings, generic_index
-
 
 HELD = 1 << 24  # packed weights from this size on are made again when they are written
 
@@ -237,16 +237,15 @@ class Assembler:
         outs = [self.place.get(id(v)) or self._new_home(v) for v in n.outputs]
         ins = [v for v in n.inputs if v is not None]
         draft = Draft(n.outputs[0], None, None, ins, code=code, lowering=k, node=n)
-        scratch = dims.upper(code.scratch)
-        if scratch:
-            from onefold.ir import dtypes
-
-            t = TensorType((scratch,), dtypes.u8)
-            draft.scratch = self.buffer(f"{n.outputs[0].name}.scratch", "arena", t)
-            outs = [*outs, draft.scratch]
-        for s in k.written.values():
-            self.found.append(s)
+        draft.scratch = self._scratch(n.outputs[0].name, dims.upper(code.scratch))
+        self.found += k.written.values()
         return self._step(draft, [self.of(v) for v in ins], outs, n.origin, n)
+
+    def _scratch(self, name: str, size: int) -> Buffer | None:
+        """Memory that a step needs while it runs."""
+        if not size:
+            return None
+        return self.buffer(f"{name}.scratch", "arena", TensorType((size,), dtypes.u8))
 
     def _new_home(self, v: Value) -> Buffer:
         b = self.place[id(v)] = self.buffer(v.name, "arena", v.tensor)
@@ -263,22 +262,14 @@ class Assembler:
         draft.ins, draft.outs = list(reads), list(writes)
         if draft.choice is not None:
             for k, a in enumerate(draft.choice.packed()):
-                from onefold.ir import dtypes
-
                 t = TensorType(a.shape, dtypes.of(a.dtype))
                 kept = a if a.nbytes < HELD else _again(draft.choice, k, a.shape)
                 draft.packed.append(self.constant(f"{draft.out.name}.packed{k}", kept, t))
-            if draft.choice.scratch:
-                from onefold.ir import dtypes
-
-                t = TensorType((draft.choice.scratch,), dtypes.u8)
-                draft.scratch = self.buffer(f"{draft.out.name}.scratch", "arena", t)
-        op = node.op.name if node is not None else "Copy"
-        macs = node.op.macs(node) if node is not None else 0
+            draft.scratch = self._scratch(draft.out.name, draft.choice.scratch)
+        own = () if draft.scratch is None else (draft.scratch,)
         s = Step(
-            None, (), (), (), tuple(draft.ins) + tuple(draft.packed),  # type: ignore[arg-type]
-            tuple(draft.outs) + ((draft.scratch,) if draft.scratch in self.buffers[-1:] else ()),
-            origin, op, macs,
+            EMPTY, (), (), (), (*draft.ins, *draft.packed), (*draft.outs, *own), origin,
+            "Copy" if node is None else node.op.name, 0 if node is None else node.op.macs(node),
         )  # fmt: skip
         self.drafts[id(s)] = draft
         return s

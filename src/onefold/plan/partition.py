@@ -69,7 +69,7 @@ def _foreign(graph: Graph, backend: str) -> list[tuple[str, str, str, str]]:
 def _choose(
     n: Node, backends: Sequence[Backend], target: Target
 ) -> tuple[int, list[tuple[str, str, str, str]]]:
-    refused = []
+    refused: list[tuple[str, str, str, str]] = []
     for k, b in enumerate(backends):
         reason = b.accepts(n, target)
         if not reason or k == len(backends) - 1:

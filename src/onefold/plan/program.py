@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Union
+from typing import Literal
 
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
-from onefold.ir.graph import Array, Graph, Origin, Value
+from onefold.ir.graph import Array, Graph, Origin
 from onefold.ir.types import TensorType
 
 ALIGN = 64
@@ -78,6 +78,9 @@ class Kernel:
     stops: bool = False
 
 
+EMPTY = Kernel((), (), (), "")  # before a step is rendered
+
+
 @dataclass(eq=False, slots=True)
 class Step:
     """One call. reads and writes are what the memory planner needs to know."""
@@ -125,7 +128,7 @@ class LoopStep:
     limit: int = 1 << 62
 
 
-AnyStep = Union[Step, IfStep, LoopStep]
+AnyStep = Step | IfStep | LoopStep
 
 
 @dataclass(frozen=True, slots=True)

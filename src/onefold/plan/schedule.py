@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from onefold.codegen.family import KernelChoice
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Graph, Node, Value
@@ -28,7 +29,6 @@ from onefold.ir.scalar import (
     stored,
     walk,
 )
-from onefold.codegen.family import KernelChoice
 from onefold.ops.base import Alias, Code, Lowered, Lowering, Pieces
 
 SLOW_CALLS = {"div": 8, "exp": 12, "log": 12, "tanh": 16, "erf": 16, "sigmoid": 16, "sqrt": 6}
