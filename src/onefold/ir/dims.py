@@ -8,10 +8,11 @@ need bounds, not algebra: every expression knows the interval it lies in.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Union
+from typing import Any
 
 INF = 1 << 62
 
@@ -68,7 +69,7 @@ class Loaded:
         return self.name
 
 
-Atom = Union[Sym, Pair, Loaded]
+Atom = Sym | Pair | Loaded
 Monomial = tuple[Atom, ...]
 
 
@@ -121,7 +122,7 @@ class Expr:
         return out
 
 
-Dim = Union[int, Expr]
+Dim = int | Expr
 Shape = tuple[Dim, ...]
 
 
@@ -142,6 +143,22 @@ def _make(terms: Mapping[Monomial, int]) -> Dim:
 def sym(name: str, lo: int = 0, hi: int = INF, extent: Dim | None = None) -> Dim:
     """A new symbol; one that can have a single value is that value."""
     return lo if lo == hi else Expr((((Sym(name, lo, hi, extent),), 1),))
+
+
+_count = threading.local()
+
+
+def restart_names() -> None:
+    """Let `fresh_name` count from 0 again in this thread: an import begins. Names differ within
+    one graph, and equal models get equal names."""
+    _count.next = 0
+
+
+def fresh_name(hint: str) -> str:
+    """A name that this import has not given before."""
+    n: int = getattr(_count, "next", 0)
+    _count.next = n + 1
+    return f"{hint}{n}"
 
 
 def atom(a: Atom) -> Dim:

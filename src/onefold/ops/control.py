@@ -5,7 +5,6 @@ Bodies are graphs inside the node; they become C control flow, not calls.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +18,6 @@ from onefold.ir.types import AnyType, TensorType
 from onefold.ops.base import NeedsValue, Op, Refusal, operator, registry
 from onefold.ops.formats import OnnxNode
 
-_fresh = itertools.count()
 UNROLLED = 64  # most turns of a loop whose body is copied per turn
 
 
@@ -86,7 +84,7 @@ def _branch(n: OnnxNode, cond: Value, name: str) -> Graph:
 def _either(p: Dim, q: Dim) -> Dim:
     """A size that one of two branches decides."""
     (a, b), (c, d) = dims.bounds(p), dims.bounds(q)
-    return dims.sym(f"either{next(_fresh)}", min(a, c), max(b, d))
+    return dims.sym(dims.fresh_name("either"), min(a, c), max(b, d))
 
 
 @operator
@@ -213,8 +211,8 @@ def _stacked(n: OnnxNode, b: Builder, scans: Sequence[Sequence[Value]]) -> list[
         return []
     out = []
     for column in zip(*scans, strict=True):
-        rows = [b.op(registry.by_name["Reshape"](shape=(1, *v.shape)), v) for v in column]
-        out.append(b.op(registry.by_name["Concat"](axis=0), *rows))
+        rows = [b.op(registry.make("Reshape", shape=(1, *v.shape)), v) for v in column]
+        out.append(b.op(registry.make("Concat", axis=0), *rows))
     return out
 
 
@@ -261,7 +259,7 @@ def make_loop(
         raise NeedsValue(trips, "its trip count decides the size of its results")
     if cond is None and ends:
         cond = b.const(np.array(True))
-    turns = f"turns{next(_fresh)}" if ends or not known else ""
+    turns = dims.fresh_name("turns") if ends or not known else ""
     op = Loop(carried=len(start), turns=turns, host=host)
     return b.ops(op, trips, cond if ends else None, *start, name=names, regions=[graph])
 
@@ -289,7 +287,7 @@ def _wider(t: AnyType, u: AnyType, attempt: int) -> AnyType:
         raise Refusal(f"a carried value is {t} at first and {u} after a turn")
     shape = tuple(
         p if p == q or not isinstance(p, int)
-        else dims.sym(f"carried{next(_fresh)}")
+        else dims.sym(dims.fresh_name("carried"))
         for p, q in zip(t.shape, u.shape, strict=True)
     )  # fmt: skip
     return TensorType(shape, t.dtype)
@@ -297,7 +295,7 @@ def _wider(t: AnyType, u: AnyType, attempt: int) -> AnyType:
 
 def slice_at(b: Builder, x: Value, axis: int, at: Value) -> Value:
     """x[..., at, ...] along an axis; `at` is a scalar."""
-    return b.op(registry.by_name["Gather"](axis=axis), x, at)
+    return b.op(registry.make("Gather", axis=axis), x, at)
 
 
 __all__ = ["If", "Loop", "make_loop", "slice_at"]

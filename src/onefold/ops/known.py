@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,12 +55,14 @@ def floats_of(v: Value, what: str) -> list[float]:
 
 def one_int(v: Value, what: str) -> int:
     """The only element of v. Raises Refusal where it has another number of elements."""
-    return _only(ints_of(v, what), what)
+    found: int = _only(ints_of(v, what), what)
+    return found
 
 
 def one_dim(v: Value, what: str) -> Dim:
     """The only element of v as a dimension. Raises Refusal, NeedsValue."""
-    return _only(dims_of(v, what), what)
+    found: Dim = _only(dims_of(v, what), what)
+    return found
 
 
 def one_element(v: Value, what: str) -> Any:
@@ -122,12 +123,9 @@ def inside(i: Dim, extent: Dim) -> Dim:
     return scalar.loaded(Index(i), extent, wrap=False)
 
 
-_numbers = itertools.count()
-
-
 def found(hint: str, most: Dim) -> Dim:
     """A size that the program finds out: a symbol of its own between 0 and `most`."""
-    return dims.sym(f"n_{hint}{next(_numbers)}", 0, dims.upper(most))
+    return dims.sym(dims.fresh_name(f"n_{hint}"), 0, dims.upper(most))
 
 
 def put(k: Lowering, d: Dim, text: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-
 from onefold.codegen.text import c_name
 from onefold.defects import told
 from onefold.errors import MemoryLimitError, Miss, ModelFormatError, UnsupportedModelError
@@ -83,7 +82,8 @@ def _graphs(m: r.Model) -> list[r.Graph]:
         out.append(g)
         for n in g.nodes:
             for a in n.attributes.values():
-                waiting += [x for x in (a if isinstance(a, tuple) else (a,)) if isinstance(x, r.Graph)]
+                parts = a if isinstance(a, tuple) else (a,)
+                waiting += [x for x in parts if isinstance(x, r.Graph)]
     return out
 
 
@@ -124,6 +124,7 @@ def import_onnx(model: r.Model, binding: Binding, where: str = "") -> Graph:
 
 class Importer:
     def __init__(self, model: r.Model, binding: Binding, where: str) -> None:
+        dims.restart_names()
         self.model = model
         self.binding = binding
         self.where = where
@@ -156,8 +157,9 @@ class Importer:
     # -- the graph's border --------------------------------------------------------------------
 
     def _inputs(self, g: r.Graph) -> None:
-        constants = {t.name for t in (*g.initializers, *g.sparse_initializers)}
-        for t in (*g.initializers, *g.sparse_initializers):
+        stored: tuple[Tensor | SparseTensor, ...] = (*g.initializers, *g.sparse_initializers)
+        constants = {t.name for t in stored}
+        for t in stored:
             self.scope.values[t.name] = self._constant(t)
         for i in g.inputs:
             if i.name in self.binding.values:
@@ -227,7 +229,8 @@ class Importer:
         except KeyError:
             raise self._undefined(name, "the graph's outputs") from None
         except Poison:
-            raise self._refused([Miss(name, "output", "the layer it comes from is not taken")]) from None
+            why = "the layer it comes from is not taken"
+            raise self._refused([Miss(name, "output", why)]) from None
         return v
 
     def _states(self) -> None:
@@ -240,8 +243,9 @@ class Importer:
 
     def _define(self, name: str, v: Value | None) -> None:
         if name in self.scope.values:
-            raise ModelFormatError(f"the name '{name}' is defined twice", where=self.where or None,
-                                   why="every value of a graph needs a name of its own")  # fmt: skip
+            raise ModelFormatError(
+                f"the name '{name}' is defined twice", where=self.where or None,
+                why="every value of a graph needs a name of its own")  # fmt: skip
         self.scope.values[name] = v
 
     def _undefined(self, name: str, user: str) -> ModelFormatError:
@@ -403,10 +407,11 @@ class Importer:
         self._enter(f"body '{g.name}'")
         saved = self.scope
         self.scope = Scope(saved)
+        stored: tuple[Tensor | SparseTensor, ...] = (*g.initializers, *g.sparse_initializers)
         try:
             for formal, v in zip(g.inputs, inputs, strict=False):
                 self.scope.values[formal.name] = v
-            for t in (*g.initializers, *g.sparse_initializers):
+            for t in stored:
                 self.scope.values[t.name] = self._constant(t)
             self._nodes(g.nodes)
             return [self.scope.find(o.name) for o in g.outputs]

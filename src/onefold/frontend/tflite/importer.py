@@ -114,6 +114,7 @@ def _declared(g: r.Subgraph, tensors: Sequence[int], what: str) -> list[Declared
 
 class Importer:
     def __init__(self, model: r.Model, binding: Binding, where: str) -> None:
+        dims.restart_names()
         self.model = model
         self.binding = binding
         self.where = where
