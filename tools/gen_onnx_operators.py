@@ -38,14 +38,15 @@ def row(schema: Any) -> tuple[int, str, int, int, dict[str, str], tuple[str, ...
     kinds = {a.name: a.type.name for a in schema.attributes.values()}
     needed = tuple(sorted(a.name for a in schema.attributes.values() if a.required))
     least = schema.min_input
-    return schema.since_version, formals(schema), least, min(schema.max_output, 1 << 30), kinds, needed
+    most = min(schema.max_output, 1 << 30)
+    return schema.since_version, formals(schema), least, most, kinds, needed
 
 
 def render() -> str:
     found: dict[str, list[Any]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
         domain = "" if schema.domain == "ai.onnx" else schema.domain
-        if domain.endswith("preview") or domain.endswith("training"):
+        if domain.endswith(("preview", "training")):
             continue
         name = f"{domain}:{schema.name}" if domain else schema.name
         found.setdefault(name, []).append(row(schema))

@@ -147,7 +147,8 @@ class Model:
         receives it at the next call. values: contents of inputs that decide shapes.
         precision: "f32", or "auto" for the fastest of those that the target has kernels for, which
         is f32 today; "bf16" and "f16" are refused until there are kernels. threads: 1; more is
-        taken with a warning. fallback: whether layers without a compiled form may run in NumPy, with a warning.
+        taken with a warning. fallback: whether layers without a compiled form may run in NumPy,
+        with a warning.
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
         from onefold.backends import Options

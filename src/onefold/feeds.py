@@ -25,8 +25,8 @@ def by_name(inputs: Any, named: Mapping[str, Any], wanted: Sequence[str]) -> dic
         elif len(wanted) == 1:
             given[wanted[0]] = inputs
         else:
-            raise InputError(f"the model has {len(wanted)} inputs",
-                             why=", ".join(wanted), remedy="Give a dict of name -> array.")  # fmt: skip
+            raise InputError(f"the model has {len(wanted)} inputs", why=", ".join(wanted),
+                             remedy="Give a dict of name -> array.")  # fmt: skip
     missing = [n for n in wanted if n not in given]
     extra = [printable(n, 60) for n in given if n not in wanted]
     if missing or extra:
@@ -54,9 +54,9 @@ def as_array(name: str, x: Any, dtype: str) -> Any:
         try:
             x = np.from_dlpack(x)
         except Exception as e:  # what another library's export raises is not for us to know
-            raise InputError(f"input '{name}' cannot be taken through DLPack",
-                             why=f"{type(e).__name__}: {e}",
-                             remedy="Pass a NumPy array in the memory of the CPU.") from None  # fmt: skip
+            raise InputError(
+                f"input '{name}' cannot be taken through DLPack", why=f"{type(e).__name__}: {e}",
+                remedy="Pass a NumPy array in the memory of the CPU.") from None  # fmt: skip
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
         raise InputError(f"input '{name}' has masked elements", why="a program has no such thing",
                          remedy="Give them values: array.filled(0).")  # fmt: skip
@@ -115,9 +115,10 @@ def sizes_of(name: str, shape: Any) -> tuple[int, ...]:
     except (TypeError, ValueError):
         made = (-1,)
     if any(not 0 <= d < 1 << 31 for d in made):
-        raise OptionError(f"the shape {name}={printable(shape, 60)} is not understood",
-                          why="it is a sequence of sizes between 0 and 2147483647",
-                          remedy="Write for instance shapes={'input': (1, 3, 224, 224)}.")  # fmt: skip
+        raise OptionError(
+            f"the shape {name}={printable(shape, 60)} is not understood",
+            why="it is a sequence of sizes between 0 and 2147483647",
+            remedy="Write for instance shapes={'input': (1, 3, 224, 224)}.")  # fmt: skip
     return made
 
 

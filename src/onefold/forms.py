@@ -79,12 +79,14 @@ def parse_dim(name: str, d: Any) -> int | Range | list[int]:
         else:
             out = int(d)
     except (TypeError, ValueError):
-        raise OptionError(f"the dimension {name}={d} is not understood",
-                          remedy="Write NAME=64, NAME=32,64,128 or NAME=0..2048.") from None  # fmt: skip
+        raise OptionError(
+            f"the dimension {name}={d} is not understood",
+            remedy="Write NAME=64, NAME=32,64,128 or NAME=0..2048.") from None  # fmt: skip
     ends = out if isinstance(out, (list, tuple)) else [out]
     if min(ends) < 0 or max(ends) >= 1 << 31 or (isinstance(out, tuple) and out[0] > out[1]):
-        raise OptionError(f"the dimension {name}={d} is out of range",
-                          remedy="Sizes lie between 0 and 2147483647, the lower end first.")  # fmt: skip
+        raise OptionError(
+            f"the dimension {name}={d} is out of range",
+            remedy="Sizes lie between 0 and 2147483647, the lower end first.")  # fmt: skip
     return out  # type: ignore[no-any-return]
 
 
@@ -161,11 +163,12 @@ class Program:
         """A call bound to arrays, for the lowest cost per call: see run.session.Loaded.prepare."""
         feeds = self._feeds(inputs, {})
         form = self._form_for(feeds) if self._first is None else self._first
-        if len(form.parts) != 1 or not hasattr(form.parts[0][0], "prepare"):
+        whole = form.parts[0] if len(form.parts) == 1 else None
+        prepare = getattr(whole[0], "prepare", None) if whole else None
+        if whole is None or prepare is None:
             raise OptionError("a call can only be prepared where everything is compiled",
                               why="some layers run in their NumPy reference")  # fmt: skip
-        runnable, ins, _ = form.parts[0]
-        call: tuple[Any, list[Array]] = runnable.prepare([feeds[n] for n in ins])
+        call: tuple[Any, list[Array]] = prepare([feeds[n] for n in whole[1]])
         return call
 
     @property
@@ -192,10 +195,10 @@ class Program:
             d for d in self.model.inputs if d.name not in tied and d.name not in self.wanted.values
         ]
         given = by_name(inputs, named, [d.name for d in declared])
-        return {
-            d.name: as_array(d.name, given[d.name], d.dtype) if d.kind == "tensor" else given[d.name]
-            for d in declared
+        arrays = {
+            d.name: as_array(d.name, given[d.name], d.dtype) for d in declared if d.kind == "tensor"
         }
+        return {d.name: arrays.get(d.name, given[d.name]) for d in declared}
 
     def _sizes(self, feeds: Mapping[str, Any]) -> dict[str, int]:
         """Sizes of the open dimensions, by name. Raises InputError where the shape does not fit."""
@@ -256,7 +259,8 @@ class Program:
             if d.shape is None:
                 out.append(d.name)
                 continue
-            names = [d.dim_name(k) for k, n in enumerate(d.shape) if not isinstance(n, int) or n < 0]
+            known = [isinstance(n, int) and n >= 0 for n in d.shape]
+            names = [d.dim_name(k) for k, fixed in enumerate(known) if not fixed]
             out += [n for n in names if n not in w.dims]
         return out
 
@@ -273,8 +277,8 @@ class Program:
             except ValueNeeded as e:
                 missing = [n for n in e.inputs if n not in feeds or n in self.by_value]
                 if missing or not e.inputs:
-                    raise ShapeError(e.reason, where=e.layer,
-                                     why=f"it depends on {', '.join(e.inputs)}") from None  # fmt: skip
+                    why = f"it depends on {', '.join(e.inputs)}"
+                    raise ShapeError(e.reason, where=e.layer, why=why) from None
                 self.by_value.update(e.inputs)
                 continue
             self._forms[key] = form
@@ -341,7 +345,8 @@ class Program:
 def _grows(before: Mapping[str, int], now: Mapping[str, int]) -> bool:
     """Whether a size grew by one, or by another size of the call before, as a cache does."""
     steps = {1, *before.values()}
-    return any(now[n] - before.get(n, now[n]) in steps for n in now if now[n] > before.get(n, now[n]))
+    grown = [size - before.get(n, size) for n, size in now.items()]
+    return any(more > 0 and more in steps for more in grown)
 
 
 def _within(size: int, d: int | Range) -> bool:
@@ -367,9 +372,9 @@ class FormBuilder:
             import tempfile
 
             folder = Path(tempfile.mkdtemp(prefix="onefold-"))
-            graph, parts = self._parts()
-            self._write(folder, graph, parts)
-            return self._open(folder, graph, parts)
+            whole, made = self._parts()
+            self._write(folder, whole, made)
+            return self._open(folder, whole, made)
         key = self._key()
         entry = store.get(key)
         graph: Graph | None = None
@@ -514,9 +519,8 @@ def _report(
 ) -> dict[str, Any]:
     keep = ("arena_bytes", "arena_lower_bound", "weights_bytes", "state_bytes")
     out: dict[str, Any] = {k: sum(f.get(k, 0) for f in facts) for k in keep}
-    steps = [
-        {**s, "backend": b} for f, b in zip(facts, backends, strict=True) for s in f.get("steps", ())
-    ]
+    pairs = zip(facts, backends, strict=True)
+    steps = [{**s, "backend": b} for f, b in pairs for s in f.get("steps", ())]
     out["macs"] = sum(s.get("macs", 0) for s in steps)
     out["steps"] = steps
     out["placement"] = list(backends)

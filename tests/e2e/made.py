@@ -68,7 +68,9 @@ def powers(folder: Path) -> Path:
                 [("most", np.array(20, np.int64))])  # fmt: skip
 
 
-def decoder(folder: Path, layers: int = 2, width: int = 32, heads: int = 4, words: int = 64) -> Path:
+def decoder(
+    folder: Path, layers: int = 2, width: int = 32, heads: int = 4, words: int = 64
+) -> Path:
     """A small decoder-only transformer whose key and value caches are inputs and outputs."""
     rng = np.random.default_rng(7)
     nodes: list[Any] = []

@@ -23,7 +23,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return decoder(tmp_path_factory.mktemp("decoder"), LAYERS)
 
 
-def generate(run: Callable[[Mapping[str, Any]], Mapping[str, Any]], cached: bool = True) -> list[int]:
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def generate(run: Run, cached: bool = True) -> list[int]:
     names = [f"{c}{k}" for k in range(LAYERS) for c in "kv"] if cached else []
     past = {f"past_{n}": np.zeros((1, HEADS, 0, EACH), np.float32) for n in names}
     ids = np.array([[1, 5, 7]], np.int64)

@@ -68,8 +68,8 @@ def test_firmware_needs_nothing_but_memory_functions(tmp_path: Path) -> None:
 
     build(onefold.load(DIGITS), "cortex-m4f", tmp_path, measure=False)
     zig = toolchain.find().zig
-    done = subprocess.run([zig, "cc", "-target", "thumb-freestanding-eabihf", "-nostdlib", "-r",
-                           "digits.o", "-o", "whole.o"], cwd=tmp_path, capture_output=True)  # fmt: skip
+    link = [zig, "cc", "-target", "thumb-freestanding-eabihf", "-nostdlib", "-r"]
+    done = subprocess.run([*link, "digits.o", "-o", "whole.o"], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr
     names = set(re.findall(rb"[A-Za-z_]\w+", (tmp_path / "whole.o").read_bytes()))
     assert not names & {b"malloc", b"free", b"printf", b"expf", b"sqrtf", b"tanhf", b"calloc"}

@@ -102,7 +102,8 @@ def test_float_networks_agree(name: str, tmp_path: Path) -> None:
     for seed in (1, 2):
         xs = feeds(g, seed)
         for w, y in zip(run_litert(it, xs), ours.run(xs), strict=True):
-            np.testing.assert_allclose(y, w, rtol=0, atol=1e-4 * max(float(np.ptp(w)), float(np.abs(w).max())))
+            extent = max(float(np.ptp(w)), float(np.abs(w).max()))
+            np.testing.assert_allclose(y, w, rtol=0, atol=1e-4 * extent)
 
 
 @pytest.mark.toolchain

@@ -134,12 +134,13 @@ class _Main:
 
     def text(self) -> str:
         p = self.program
-        out = [f"// {c_comment(p.name)}", _includes(self.kernels), f'#include "{self.prefix}.h"', ""]
-        for k, name in self.names.names.items():
-            if k in self.kernels:
-                out.append(_definition(k, name, "static "))
+        top = f"// {c_comment(p.name)}"
+        out = [top, _includes(self.kernels), f'#include "{self.prefix}.h"', ""]
+        for kernel, name in self.names.names.items():
+            if kernel in self.kernels:
+                out.append(_definition(kernel, name, "static "))
             else:
-                out.append(_signature(k, name, "OF_HIDDEN ") + ";")
+                out.append(_signature(kernel, name, "OF_HIDDEN ") + ";")
         out.append(self._memory())
         out.append(
             f"OF_PUBLIC int32_t {self.prefix}_run(void *arena, const void *weights, void *state,\n"
@@ -157,7 +158,8 @@ class _Main:
         for d in p.dims:
             if d.name in p.grown:
                 text = dim_text(p.grown[d.name])
-                out.append(f"  if ({text} > {dim_text(d.hi)}) return {1 + 16 * self.total} + OF_BAD_SIZE;")
+                failed = f"{1 + 16 * self.total} + OF_BAD_SIZE"
+                out.append(f"  if ({text} > {dim_text(d.hi)}) return {failed};")
         out += [f"  ix {d.name} = 0;" for d in p.found]
         out += self.block(p.steps, "  ")
         for k, d in enumerate(p.found):
@@ -165,7 +167,8 @@ class _Main:
         grown = p.grown
         for k, d in enumerate(p.dims):
             if d.name in grown:
-                out.append(f"  dims[{k}] = {dim_text(grown[d.name])};  // size of a state, from now on")
+                size = dim_text(grown[d.name])
+                out.append(f"  dims[{k}] = {size};  // size of a state, from now on")
         out.append("  return 0;\n}\n")
         out += self._state_init()
         return "\n".join(out)
@@ -179,7 +182,8 @@ class _Main:
                 raw = ",".join(str(x) for x in data.tobytes())
                 out.append(f"  static const uint8_t initial{b.index}[] = {{{raw}}};")
                 out.append(
-                    f"  for (ix i = 0; i < {data.nbytes}; i++) s[{b.offset} + i] = initial{b.index}[i];"
+                    f"  for (ix i = 0; i < {data.nbytes}; i++) "
+                    f"s[{b.offset} + i] = initial{b.index}[i];"
                 )
         return [*out, "}", ""]
 
@@ -187,9 +191,8 @@ class _Main:
         lines = [f"// arena: {self.program.arena_bytes} bytes", "//   offset     bytes"]
         for b in self.program.buffers:
             if b.kind == "arena" and b.parent is None:
-                lines.append(
-                    f"// {b.offset:8d} {b.bytes:9d}  {c_comment(b.name, 60)} {c_comment(repr(b.type), 60)}"
-                )
+                what = f"{c_comment(b.name, 60)} {c_comment(repr(b.type), 60)}"
+                lines.append(f"// {b.offset:8d} {b.bytes:9d}  {what}")
         return "\n".join(lines)
 
     def pointer(self, b: Buffer, ctype: str, const: bool) -> str:
@@ -257,7 +260,8 @@ class _Main:
             f"  // {c_comment(str(s.origin))}"
         )
         if s.limit < 1 << 62:
-            out.append(f"{inner}if ({turn} >= {s.limit}) return {1 + 16 * self.total} + OF_LOOP_LIMIT;")
+            failed = f"{1 + 16 * self.total} + OF_LOOP_LIMIT"
+            out.append(f"{inner}if ({turn} >= {s.limit}) return {failed};")
         if s.counter is not None:
             out.append(f"{inner}*{self.pointer(s.counter, 'int64_t', False)} = {turn};")
         if s.turns is not None:

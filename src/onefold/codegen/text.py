@@ -26,9 +26,9 @@ from onefold.ir.scalar import (
 )
 
 C_KEYWORDS = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if inline
-    int long register restrict return short signed sizeof static struct switch typedef union unsigned
-    void volatile while bool true false nullptr main alignas alignof asm typeof""".split()
+    """auto break case char const continue default do double else enum extern float for goto if
+    inline int long register restrict return short signed sizeof static struct switch typedef union
+    unsigned void volatile while bool true false nullptr main alignas alignof asm typeof""".split()
 )
 
 

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def _recorder() -> Any:
     from onefold.onnx_backend import OnefoldBackend
 
     class Recording(OnefoldBackend):
-        made: list[Any] = []
+        made: ClassVar[list[Any]] = []
 
         @classmethod
         def prepare(cls, model: Any, device: str = "CPU", **kwargs: Any) -> Any:
@@ -140,7 +140,8 @@ def _worker(batch: list[str], done: dict[str, Outcome], limit: float) -> list[st
     if not batch:
         return []
     command = [sys.executable, "-m", "onefold.dev.conformance", "--worker", *batch]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as p:
+    out, err = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=out, stderr=err, text=True) as p:
         assert p.stdout is not None
         left = list(batch)
         timer = threading.Timer(limit, p.kill)
@@ -181,7 +182,8 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
         "## Not passed", "", "| test | why |", "|---|---|",
     ]  # fmt: skip
     lines += [f"| `{o.name}` | {_cell(o.reason)} |" for o in outcomes if o.status != "pass"]
-    lines += ["", "## Passed, but not compiled", "", "| test | what ran on the host, and why |", "|---|---|"]
+    lines += ["", "## Passed, but not compiled", "",
+              "| test | what ran on the host, and why |", "|---|---|"]  # fmt: skip
     lines += [
         f"| `{o.name}` | {_cell('; '.join(dict.fromkeys(o.host)))} |"
         for o in outcomes if o.status == "pass" and not o.compiled
@@ -216,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.markdown:
         args.markdown.write_text(markdown(outcomes))
     print(json.dumps(summary(outcomes)))
-    for reason, k in Counter(o.reason[:110] for o in outcomes if o.status != "pass").most_common(40):
+    reasons = Counter(o.reason[:110] for o in outcomes if o.status != "pass")
+    for reason, k in reasons.most_common(40):
         print(f"{k:5d}  {reason}")
     return 0
 

@@ -119,9 +119,10 @@ def _numbers(rng: random.Random, values: Any, make: Callable[[random.Random], An
 
 KNOWN = ("axis", "axes", "perm", "pads", "strides", "dilations", "group", "kernel_shape", "k",
          "keepdims", "to", "alpha", "beta", "epsilon", "mode", "auto_pad", "ceil_mode", "blocksize",
-         "hidden_size", "shape", "value", "num_outputs", "batch_dims", "num_heads", "p", "broadcast",
-         "value_ints", "direction", "activations", "layout", "stash_type", "block_size",
-         "output_shape", "output_padding", "allowzero", "equation", "size", "noop_with_empty_axes")  # fmt: skip
+         "hidden_size", "shape", "value", "num_outputs", "batch_dims", "num_heads", "p",
+         "broadcast", "value_ints", "direction", "activations", "layout", "stash_type",
+         "block_size", "output_shape", "output_padding", "allowzero", "equation", "size",
+         "noop_with_empty_axes")  # fmt: skip
 
 
 def add_attribute(rng: random.Random, g: Any) -> None:
@@ -173,8 +174,8 @@ def _reshape(rng: random.Random, t: Any) -> None:
     t.dims.extend(made)
 
 
-_NUMPY = {1: np.float32, 2: np.uint8, 3: np.int8, 5: np.int16, 6: np.int32, 7: np.int64, 9: np.bool_,
-          10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64}  # fmt: skip
+_NUMPY = {1: np.float32, 2: np.uint8, 3: np.int8, 5: np.int16, 6: np.int32, 7: np.int64,
+          9: np.bool_, 10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64}  # fmt: skip
 
 
 def _contents(rng: random.Random, t: Any) -> None:
@@ -300,7 +301,7 @@ def all_dtypes(rng: random.Random, g: Any) -> None:
             v.type.tensor_type.elem_type = new
     for t in getattr(g, "initializer", ()):
         if t.data_type == old and t.raw_data and new in _NUMPY and old in _NUMPY:
-            array = np.frombuffer(t.raw_data, _NUMPY[old])
+            array: np.ndarray[Any, Any] = np.frombuffer(t.raw_data, _NUMPY[old])
             with np.errstate(all="ignore"):
                 t.data_type, t.raw_data = new, array.astype(_NUMPY[new]).tobytes()
 
@@ -314,7 +315,8 @@ def rewire(rng: random.Random, g: Any) -> None:
     if n is None or not n.input:
         return
     names = _names(g) or ["x"]
-    n.input[rng.randrange(len(n.input))] = rng.choice((rng.choice(names), rng.choice(names), "", "?"))
+    known = rng.choice(names), rng.choice(names)
+    n.input[rng.randrange(len(n.input))] = rng.choice((*known, "", "?"))
 
 
 def swap(rng: random.Random, g: Any) -> None:

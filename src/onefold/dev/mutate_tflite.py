@@ -49,7 +49,7 @@ def _value(rng: random.Random, role: str, width: int, sites: Sites) -> int:
         v = rng.choice((*FLOATS, rng.uniform(-4, 4), rng.uniform(0, 0.1)))
         packed = struct.pack("<d", v) if width == 8 else _float(v)
         return int.from_bytes(packed, "little")
-    table, _, name = role.partition(".")
+    table = role.partition(".")[0]
     if role == "Tensor.type":
         return rng.randrange(22)
     if role in ("Operator.inputs", "Operator.outputs", "SubGraph.inputs", "SubGraph.outputs"):
@@ -233,7 +233,8 @@ def shape(rng: random.Random, data: bytes, out: bytearray, sites: Sites) -> None
 def vector(rng: random.Random, data: bytes, out: bytearray, sites: Sites) -> None:
     """A vector of numbers with one more or one fewer, or with many."""
     found = references(data)
-    roles = [r for r in found if _CODES.get(r) in ("i", "I", "q", "f") and not r.startswith("Buffer")]
+    numbers = [r for r in found if _CODES.get(r) in ("i", "I", "q", "f")]
+    roles = [r for r in numbers if not r.startswith("Buffer")]
     if not roles:
         return
     role = rng.choice(roles)

@@ -58,7 +58,8 @@ MAIN = """
 
 static void *block(const char *name, size_t bytes, int aligned) {
   void *p = 0;
-  if (aligned ? posix_memalign(&p, 64, bytes ? bytes : 1) : !(p = malloc(bytes ? bytes : 1))) exit(98);
+  const size_t n = bytes ? bytes : 1;
+  if (aligned ? posix_memalign(&p, 64, n) : !(p = malloc(n))) exit(98);
   memset(p, 0x55, bytes);
   if (!name) return p;
   FILE *f = fopen(name, "rb");
@@ -113,15 +114,17 @@ def main_text(program: Program, prefix: str) -> str:
     """A program that reads its inputs from files, every block of its own exact size."""
     blocks = []
     for what, ports in (("in", program.inputs), ("out", program.outputs)):
-        name = (lambda k: f'"input{k}.bin"') if what == "in" else (lambda k: "0")
-        made = [f"block({name(k)}, {p.buffer.bytes}, 0)" for k, p in enumerate(ports)]
+        files = [f'"input{k}.bin"' if what == "in" else "0" for k in range(len(ports))]
+        made = [f"block({f}, {p.buffer.bytes}, 0)" for f, p in zip(files, ports, strict=True)]
         const = "const void *const" if what == "in" else "void *const"
         blocks.append(f"  {const} {what}s[] = {{{', '.join(made) or '0'}}};")
     writes = [f'  put("output{k}.bin", outs[{k}], {p.buffer.bytes});'
               for k, p in enumerate(program.outputs)]  # fmt: skip
     text = MAIN.replace("@BLOCKS@", "\n".join(blocks)).replace("@WRITES@", "\n".join(writes))
-    sizes = {"PREFIX": prefix, "ARENA": program.arena_bytes, "WEIGHTS": program.weights_bytes,
-             "STATE": program.state_bytes, "DIMS": 8 * len([*program.dims, *program.found])}  # fmt: skip
+    sizes = {
+        "PREFIX": prefix, "ARENA": program.arena_bytes, "WEIGHTS": program.weights_bytes,
+        "STATE": program.state_bytes, "DIMS": 8 * len([*program.dims, *program.found]),
+    }  # fmt: skip
     for key, value in sizes.items():
         text = text.replace(f"@{key}@", str(value))
     return text
@@ -141,7 +144,8 @@ def run(program: Program, arrays: Sequence[Array], env: Mapping[str, int], cc: s
         for k, (a, port) in enumerate(zip(arrays, program.inputs, strict=True)):
             raw = np.ascontiguousarray(a, port.type.dtype.numpy).tobytes()
             (folder / f"input{k}.bin").write_bytes(raw.ljust(port.buffer.bytes, b"\x55"))
-        command = [cc, *FLAGS, "-I", str(KERNELS), "-I.", *sources.units, "main.c", "-o", "m", "-lm"]
+        files = [*sources.units, "main.c"]
+        command = [cc, *FLAGS, "-I", str(KERNELS), "-I.", *files, "-o", "m", "-lm"]
         made = subprocess.run(command, cwd=folder, capture_output=True, timeout=TIME_LIMIT_S * 3)
         if made.returncode:
             raise Report("it does not compile\n" + made.stderr.decode("utf-8", "replace")[:2000])
@@ -153,7 +157,8 @@ def _execute(
 ) -> list[Array]:
     from onefold.run.library import REASONS
 
-    options = {"ASAN_OPTIONS": "detect_leaks=0:hard_rss_limit_mb=1500:detect_stack_use_after_return=1",
+    strict = "detect_leaks=0:hard_rss_limit_mb=1500:detect_stack_use_after_return=1"
+    options = {"ASAN_OPTIONS": strict,
                "UBSAN_OPTIONS": "print_stacktrace=1"}  # fmt: skip
     ran = subprocess.run([str(folder / "m")], cwd=folder, capture_output=True, timeout=TIME_LIMIT_S,
                          env={**os.environ, **options})  # fmt: skip
@@ -166,7 +171,8 @@ def _execute(
         layer = labels[step] if step < len(labels) else "?"
         raise Stopped(f"stopped in {layer}: {REASONS[reason]}")
     found = np.fromfile(folder / "dims_out.bin", np.int64).tolist()
-    sizes = {**env, **{s.name: v for s, v in zip((*program.dims, *program.found), found, strict=True)}}
+    names = [s.name for s in (*program.dims, *program.found)]
+    sizes = {**env, **dict(zip(names, found, strict=True))}
     outs = []
     for k, p in enumerate(program.outputs):
         shape = tuple(dims.evaluate(d, sizes) for d in p.type.shape)

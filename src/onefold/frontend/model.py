@@ -23,7 +23,9 @@ class Declared:
     def __repr__(self) -> str:
         if self.kind != "tensor":
             return f"{self.name}: {self.kind}"
-        dims = "?" if self.shape is None else ",".join("?" if d is None else str(d) for d in self.shape)
+        dims = "?"
+        if self.shape is not None:
+            dims = ",".join("?" if d is None else str(d) for d in self.shape)
         return f"{self.name}: {self.dtype}[{dims}]"
 
     def dim_name(self, axis: int) -> str:

@@ -109,7 +109,8 @@ def _numpy(name: str) -> np.dtype[Any]:
     if name in _ML_NAMES:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, _ML_NAMES[name]))
+        made: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_NAMES[name]))
+        return made
     return np.dtype(BY_NAME[name].long)
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -21,7 +20,7 @@ from onefold.ir.dtypes import DType
 from onefold.ir.graph import Node, Value
 from onefold.ir.types import TensorType
 
-Number = Union[int, float, bool]
+Number = int | float | bool
 
 
 class Scalar:

@@ -140,8 +140,8 @@ class _Parser:
 
     def fail(self, why: str) -> GraphError:
         line = self.lines[self.at] if self.at < len(self.lines) else "the end"
-        return GraphError("the text of a graph is not understood", where=f"line {self.at + 1}: {line}",
-                          why=why)  # fmt: skip
+        return GraphError("the text of a graph is not understood", why=why,
+                          where=f"line {self.at + 1}: {line}")  # fmt: skip
 
     def take(self) -> str:
         while self.at < len(self.lines) and not self.lines[self.at]:

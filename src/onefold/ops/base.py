@@ -12,7 +12,7 @@ import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Union, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Case:
                     lo, hi = max(t.lo, -(1 << 31)), min(t.hi, (1 << 31) - 1)
                     out.append(rng.integers(lo, hi + 1, shape).astype(t.numpy))
                 else:
-                    out.append(rng.uniform(self.low, self.high, shape).astype(t.numpy))
+                    out.append(np.asarray(rng.uniform(self.low, self.high, shape), t.numpy))
             else:
                 out.append(x)
         return out
@@ -124,7 +124,7 @@ class Pieces:
     parts: tuple[tuple[Dim, TensorExpr], ...]
 
 
-Lowered = Union[TensorExpr, Sequence[TensorExpr], Code, Alias, Pieces]
+Lowered = TensorExpr | Sequence[TensorExpr] | Code | Alias | Pieces
 
 
 class Lowering:
@@ -267,6 +267,10 @@ class Registry:
             self.tflite[name] = cls
         return cls
 
+    def make(self, name: str, **fields: Any) -> Op:
+        """An operator of the class `name`."""
+        return self.by_name[name](**fields)
+
     def all(self) -> Iterable[type[Op]]:
         return self.by_name.values()
 
@@ -277,7 +281,8 @@ registry = Registry()
 @dataclass_transform(frozen_default=True)
 def operator(cls: T) -> T:
     """Class decorator: a frozen dataclass that the registry knows."""
-    return registry.add(dataclass(frozen=True)(cls))
+    registry.add(dataclass(frozen=True)(cls))  # made in place: the same class
+    return cls
 
 
 def as_inputs(node: Node) -> list[TensorExpr | None]:

@@ -114,8 +114,8 @@ class OnnxNode:
         """True where output i is asked for."""
         return i < len(self.output_names) and bool(self.output_names[i])
 
-    def region(self, attr: str, inputs: Sequence[tuple[str, Any]] | None = None) -> Graph:
-        """The graph attribute `attr`, imported; inputs give types to its formal inputs."""
+    def region(self, attr: str, inputs: Sequence[Value]) -> Graph:
+        """The graph attribute `attr`, imported, its formal inputs bound to `inputs`."""
         graph: Graph = self.importer.region(self.attrs[attr], inputs)
         return graph
 

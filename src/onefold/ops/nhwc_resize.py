@@ -34,7 +34,8 @@ class Resize2D(Op):
 
     def infer(self, n: Node) -> Sequence[TensorType]:
         x = n.arg(0).tensor
-        if x.rank != 4 or len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= MAX_TABLE:
+        fits = len(self.size) == 2 and 1 <= min(self.size) <= max(self.size) <= MAX_TABLE
+        if x.rank != 4 or not fits:
             raise Refusal(f"resizing rank {x.rank} to {self.size}")
         if self.first not in (1, 2):
             raise Refusal(f"an image cannot begin at axis {self.first}")

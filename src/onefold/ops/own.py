@@ -37,7 +37,8 @@ def load_file(path: Path) -> list[type[Op]]:
                           remedy="Mend the file; it is run as a Python module.") from e  # fmt: skip
     made = [c for n, c in registry.by_name.items() if before.get(n) is not c]
     if not made:
-        raise OptionError(f"the file '{path.name}' defines no operator", where=str(path),
-                          remedy="Put @operator from onefold.ops.base before a subclass of Op.")  # fmt: skip
+        raise OptionError(
+            f"the file '{path.name}' defines no operator", where=str(path),
+            remedy="Put @operator from onefold.ops.base before a subclass of Op.")  # fmt: skip
     _loaded[path] = name
     return made

@@ -12,7 +12,17 @@ from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowered, Lowering, Op, Refusal, axis_of, operator, true_axis
+from onefold.ops.base import (
+    Case,
+    Code,
+    Lowered,
+    Lowering,
+    Op,
+    Refusal,
+    axis_of,
+    operator,
+    true_axis,
+)
 from onefold.ops.formats import OnnxNode
 from onefold.ops.known import Sized, found, number, one_dim, put
 

@@ -36,7 +36,8 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
     head = [
         "// Runs the model on files. " + c_comment(program.name), *ports,
         f'#include "{prefix}.h"',
-        '#include "onefold_semihost.h"' if target.os == "none" else "#include <stddef.h>\n#include <stdio.h>",
+        '#include "onefold_semihost.h"' if target.os == "none"
+        else "#include <stddef.h>\n#include <stdio.h>",
         "",
         f"extern const unsigned char {prefix}_weights[];",
         f"static _Alignas(64) unsigned char arena[{up}_ARENA_BYTES + 1];",
@@ -72,13 +73,15 @@ _BARE = """
 
 static void get(const char *name, void *to, size_t bytes) {
   const int f = onefold_open(name, 0);
-  if (f < 0 || onefold_read(f, to, bytes) != bytes) onefold_print("cannot read "), onefold_print(name), onefold_exit(3);
+  if (f < 0 || onefold_read(f, to, bytes) != bytes)
+    onefold_print("cannot read "), onefold_print(name), onefold_exit(3);
   onefold_close(f);
 }
 
 static void put(const char *name, const void *from, size_t bytes) {
   const int f = onefold_open(name, 1);
-  if (f < 0 || onefold_write(f, from, bytes) != bytes) onefold_print("cannot write "), onefold_exit(4);
+  if (f < 0 || onefold_write(f, from, bytes) != bytes)
+    onefold_print("cannot write "), onefold_exit(4);
   onefold_close(f);
 }
 
@@ -96,13 +99,15 @@ _LINUX = """
 
 static void get(const char *name, void *to, size_t bytes) {
   FILE *f = fopen(name, "rb");
-  if (!f || fread(to, 1, bytes, f) != bytes) fprintf(stderr, "cannot read %s\\n", name), __builtin_trap();
+  if (!f || fread(to, 1, bytes, f) != bytes)
+    fprintf(stderr, "cannot read %s\\n", name), __builtin_trap();
   fclose(f);
 }
 
 static void put(const char *name, const void *from, size_t bytes) {
   FILE *f = fopen(name, "wb");
-  if (!f || fwrite(from, 1, bytes, f) != bytes) fprintf(stderr, "cannot write %s\\n", name), __builtin_trap();
+  if (!f || fwrite(from, 1, bytes, f) != bytes)
+    fprintf(stderr, "cannot write %s\\n", name), __builtin_trap();
   fclose(f);
 }
 

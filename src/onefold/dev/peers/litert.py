@@ -47,7 +47,8 @@ class Interpreter:
             from ai_edge_litert.interpreter import Interpreter as Theirs
             from ai_edge_litert.interpreter import OpResolverType
 
-            kind = OpResolverType.AUTO if delegates else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            kind = OpResolverType.AUTO if delegates else plain
             kind = OpResolverType.BUILTIN_REF if exact else kind
             try:
                 self.it = Theirs(

@@ -40,8 +40,7 @@ class Run:
 def settled(model: Model, wanted: Wanted) -> dict[str, Port]:
     """The model's inputs, open dimensions taken as 1."""
     return {
-        n: Port(n, p.dtype, tuple(1 if d is None else d for d in p.shape or ()), p.scale,
-                p.zero_point, p.channels_last)
+        n: Port(n, p.dtype, _sizes(p), p.scale, p.zero_point, p.channels_last)
         for n, p in ports_of(model, wanted).items()
     }  # fmt: skip
 
@@ -96,7 +95,11 @@ def array_of(raw: Any, port: Port, record: Record) -> Array:
             )
         stored = port.quantized and port.dtype.kind in "iu"
         numbers = quantize(real, port) if stored else real.astype(port.dtype)
-    return np.ascontiguousarray(numbers.reshape(port.shape))
+    return np.ascontiguousarray(numbers.reshape(_sizes(port)))
+
+
+def _sizes(port: Port) -> tuple[int, ...]:
+    return tuple(1 if d is None else d for d in port.shape or ())
 
 
 def _channel_axis(shape: tuple[int, ...]) -> int:
@@ -137,8 +140,8 @@ def _letterbox(path: Path, port: Port, channels: str) -> Array:
 
 def _random(port: Port, record: Record, rng: np.random.Generator) -> Array:
     if port.dtype.kind == "f" and port.name not in record.feedback.values():
-        return rng.uniform(record.low, record.high, port.shape).astype(port.dtype)
+        return np.asarray(rng.uniform(record.low, record.high, _sizes(port)), port.dtype)
     if port.dtype == np.int16:  # samples of a sound
-        return rng.integers(-32768, 32768, port.shape).astype(port.dtype)
+        return rng.integers(-32768, 32768, _sizes(port)).astype(port.dtype)
     made: Array = random(port, rng).array
     return made

@@ -5,6 +5,7 @@ A stream is a function of the data folder; its name is the name records use.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,9 +142,11 @@ def mel_features(data: Path) -> Iterator[Sample]:
 
 def _mel_bank(bands: int, size: int, low: float, high: float) -> Array:
     """Triangles over the bins of a spectrum, evenly spaced in mel: (size / 2 + 1, bands)."""
-    mel = np.linspace(*(2595 * np.log10(1 + np.array([low, high]) / 700)), bands + 2)
+    first, last = (2595 * math.log10(1 + hertz / 700) for hertz in (low, high))
+    mel = np.linspace(first, last, bands + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
     bins = np.arange(size // 2 + 1)[:, None] * RATE / size
     up = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     down = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return np.maximum(0, np.minimum(up, down))
+    bank: Array = np.maximum(0, np.minimum(up, down))
+    return bank

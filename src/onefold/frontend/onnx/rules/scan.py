@@ -93,5 +93,5 @@ def _arranged(b: Builder, v: Value, axis: int, back: bool) -> Value:
         v = b.op(registry.by_name["Slice"](), v, *[b.const(e) for e in ends])
     if axis:
         perm = list(range(1, axis + 1)) + [0] + list(range(axis + 1, v.tensor.rank))
-        v = b.op(registry.by_name["Transpose"](perm=tuple(perm)), v)
+        v = b.op(registry.make("Transpose", perm=tuple(perm)), v)
     return v

@@ -121,7 +121,7 @@ def conv_2d(n: TfliteNode, b: Builder) -> Sequence[Value]:
         and x.shape[3] % w.shape[3] == 0
     ):  # fmt: skip
         raise Refusal(f"{x.shape[3]} channels do not fit weights of {w.shape[3]}")
-    if w.shape[3] < 1:
+    if w.shape[3] == 0:
         raise Refusal("its weights have no channels")
     group = x.shape[3] // w.shape[3]
     conv = Conv(strides, pads, dilations, int(group))  # type: ignore[arg-type]
