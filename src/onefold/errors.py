@@ -305,7 +305,7 @@ class PlanError(OnefoldError):
         "The plan's own verifier refused it: two live buffers overlap, a step reads a buffer "
         "before it is written, or an offset is not aligned.",
         ("a defect in a planner or a backend",),
-        "Report it with the model; `--no-fuse` or another target may avoid it meanwhile.")
+        "Report it with the model; another target may avoid it meanwhile.")
     FIT = Kind(
         "OF302", "program does not fit the device",
         "The arena, the state or the weights need more bytes than the target's memories have.",
