@@ -132,7 +132,7 @@ def steps_of(graph: Graph) -> list[float]:
 
     A float before the rounding may lie on either side of a half, whoever computes it.
     """
-    return [_step(v) if _rounded_from_float(v) else 0.0 for v in graph.outputs]
+    return [_step(v) if rounded_from_float(v) else 0.0 for v in graph.outputs]
 
 
 def _step(v: Value) -> float:
@@ -153,7 +153,7 @@ def _step(v: Value) -> float:
     return 0.0
 
 
-def _rounded_from_float(v: Value) -> bool:
+def rounded_from_float(v: Value) -> bool:
     """Whether a computed float was rounded to an integer somewhere before v."""
     seen: set[int] = set()
     waiting = [v]

@@ -13,16 +13,23 @@ import numpy as np
 import onefold
 from onefold import events
 from onefold.dev import peers
-from onefold.dev.budget import SHARES, budget_of
+from onefold.dev.budget import (
+    BOUNDED,
+    SHARES,
+    SLIVER,
+    budget_of,
+    rounded_from_float,
+    steps_of,
+)
 from onefold.dev.budget import measure as distance
 from onefold.dev.compare import Referee, referee
 from onefold.dev.measure import interleaved
+from onefold.dev.peers.reference import Evaluator
 from onefold.dev.zoo import scores
 from onefold.dev.zoo.inputs import Run, runs_of, settled
 from onefold.dev.zoo.memory import Memory, memory, micro_bytes, plans
 from onefold.dev.zoo.records import Record, records
 from onefold.errors import AcceleratorModelError, OnefoldError
-from onefold.ir import dtypes
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -30,6 +37,9 @@ if TYPE_CHECKING:
 
 Outputs = dict[str, Any]
 ROUNDS = 7
+TRIALS = 16
+LAST_BIT = 1e-7  # of an input's range
+MANY = 3  # samples on an edge that are believed
 
 
 @dataclass
@@ -41,6 +51,7 @@ class Gauge:
     high: float = -np.inf
     differ: int = 0
     size: int = 0
+    least: float = 0.0  # of a range that counts
     problem: str = ""
 
     def add(self, ours: Any, theirs: Any) -> None:
@@ -57,17 +68,23 @@ class Gauge:
     @property
     def share(self) -> float:
         """Of the range; of the size where all values are the same."""
-        span = self.high - self.low
+        span = max(self.high - self.low, self.least)
         return self.worst / (span or abs(self.high) or 1.0) if self.worst else 0.0
 
 
 @dataclass
 class Output:
-    """One output of the model. exact: integers, which must be equal."""
+    """One output of the model. exact: integers, which must be equal; budget: of floats, as a
+    share of the range, or `step`, one step of the integers that they were last; rounded: whether
+    a float was rounded to integers on the way; least: the least range that counts."""
 
     name: str
     exact: bool
     budget: float
+    step: float = 0.0
+    rounded: bool = False
+    least: float = 0.0
+    edges: list[str] = field(default_factory=list)
     gauges: dict[str, Gauge] = field(default_factory=dict)
     fast: list[float] = field(default_factory=list)
     """Largest differences from LiteRT's optimised kernels, and from XNNPACK."""
@@ -91,8 +108,10 @@ class Output:
         found = [f"{self.name}: {g.problem}" for g in self.gauges.values() if g.problem]
         if self.exact and self.worst > 0:
             found.append(f"{self.name}: {self.differ:,} integers differ, by up to {self.worst:g}")
-        if not self.exact and self.share > self.budget:
+        if not self.exact and self.share > self.budget and self.worst > self.step:
             found.append(f"{self.name}: {self.share:.1e} of the range")
+        if len(self.edges) > MANY:
+            found.append(f"{self.name}: {len(self.edges)} samples on an edge")
         if self.other_class:
             found.append(f"{self.name}: {self.other_class} other classes")
         return found
@@ -170,13 +189,13 @@ def _judge(
     refused = [f"{op} runs in NumPy: {why}" for _, op, _, why in program.report["refusals"]]
     row.problems += refused
     # The reference kernels define the integers of TFLite; ONNX Runtime is taken as it comes.
-    exact = row.format == "tflite"
-    found = referee(model) if exact else _runtime(model)
+    found = referee(model) if row.format == "tflite" else _runtime(model)
     row.referee = found.peer.name
     row.notes += found.notes
     sides = [_ours(program), _theirs(model, found.running)]
     fast = _fast(model, found)
     sides += [_theirs(model, f) for f in fast]
+    row.outputs = _outputs(model, feeds)
     _compare(row, record, [first, *runs], ports, sides)
     _explain(row, record, model, data, take, ports, program)
     if timing:
@@ -236,7 +255,7 @@ def _compare(
     for run in runs:
         kept: list[list[Outputs]] = [[] for _ in sides]
         for outs in zip(*(_play(run, record, ports, s) for s in sides), strict=True):
-            _add(row, record, run, outs)
+            _add(row, record, run, outs, sides[1])
             for k, o in enumerate(outs):
                 kept[k].append(o)
         if run.kind == "real":
@@ -251,26 +270,62 @@ def _compare(
     _accuracy(row, tallies)
 
 
-def _add(row: Row, record: Record, run: Run, outs: Sequence[Outputs]) -> None:
+def _add(
+    row: Row, record: Record, run: Run, outs: Sequence[Outputs], judge: Player
+) -> None:  # fmt: skip
     """One call's outputs: ours, the referee's, and those of its optimised kernels."""
     ours, theirs = outs[0], outs[1]
-    if not row.outputs:
-        row.outputs = [_output(n, np.asarray(a), row.format) for n, a in theirs.items()]
     classes = dict(record.classes)
     if not classes and set(record.score) & {"top1"}:
         classes[row.outputs[0].name] = -1
     for o in row.outputs:
         a, b = np.asarray(ours[o.name]), np.asarray(theirs[o.name])
-        o.gauges.setdefault(run.kind, Gauge()).add(a, b)
+        gauge = o.gauges.setdefault(run.kind, Gauge(least=o.least))
+        if o.rounded and _off(o, a, b) and _on_edge(o, run, a, b, judge):
+            continue
+        gauge.add(a, b)
         if o.name in classes and a.shape == b.shape:
             _classes(o, run, a, b, classes[o.name])
         fast = [distance(a, np.asarray(other[o.name])).worst for other in outs[2:]]
         o.fast = [max(pair) for pair in zip(fast, o.fast or fast, strict=True)]
 
 
-def _output(name: str, theirs: Any, format: str) -> Output:
-    budget = budget_of(dtypes.of(theirs.dtype), format)
-    return Output(name, theirs.dtype.kind in "biu", budget.share)
+def _outputs(model: Model, feeds: Mapping[str, Any]) -> list[Output]:
+    graph = Evaluator(model).graph(feeds)
+    found = []
+    for d, v, step in zip(model.outputs, graph.outputs, steps_of(graph), strict=True):
+        exact, rounded = not v.dtype.is_float, rounded_from_float(v)
+        bounded = v.producer is not None and v.producer.op.name in BOUNDED
+        share = budget_of(v.dtype, model.read.format).share
+        found.append(Output(d.name, exact, share, 0.0 if exact else step, rounded and not exact,
+                            SLIVER / share if bounded and share else 0.0))  # fmt: skip
+    return found
+
+
+def _off(o: Output, a: Any, b: Any) -> bool:
+    d = distance(a, b)
+    return d.share > o.budget and d.worst > o.step
+
+
+def _on_edge(o: Output, run: Run, a: Any, b: Any, judge: Player) -> bool:
+    """Whether the referee itself is as far from its own output, if an input changes by less than
+    its last bit: then a float on the way lies on the edge between two integers."""
+    if len(run.calls) != 1:
+        return False
+    call, worst = run.calls[0], distance(a, b)
+    for seed in range(TRIALS):
+        rng = np.random.Generator(np.random.PCG64(seed))
+        moved = judge.call({n: _moved(x, rng) for n, x in call.items()})
+        if distance(moved[o.name], b).worst >= worst.worst * 0.9:
+            o.edges.append(f"{run.name}: {worst.share:.1e} of the range")
+            return True
+    return False
+
+
+def _moved(x: Any, rng: np.random.Generator) -> Any:
+    if x.dtype.kind != "f":
+        return x
+    return (x + rng.uniform(-1, 1, x.shape) * LAST_BIT * float(np.ptp(x))).astype(x.dtype)
 
 
 def _classes(o: Output, run: Run, a: Any, b: Any, axis: int) -> None:
@@ -313,10 +368,11 @@ def _explain(
         row.problems += o.problems()
     if row.format != "onnx" or all(o.share < o.budget / 4 for o in row.outputs):
         return
+    runs = list(runs_of(record, ports, data, take))
     plain = Row(row.file, row.format)
-    peer = peers.find("onnxruntime")
-    sides = [_ours(program), _theirs(model, peer.load(model, exact=True))]
-    _compare(plain, record, list(runs_of(record, ports, data, take)), ports, sides)
+    plain.outputs = _outputs(model, _first_feeds(runs[0], record, ports))
+    exact = peers.find("onnxruntime").load(model, exact=True)
+    _compare(plain, record, runs, ports, [_ours(program), _theirs(model, exact)])
     for o, p in zip(row.outputs, plain.outputs, strict=True):
         row.notes.append(f"{o.name}: {o.share:.1e} of the range from ONNX Runtime, {p.share:.1e} "
                          "from it without graph optimisations")  # fmt: skip

@@ -19,9 +19,14 @@ the referee's range over all samples of a kind (budget 1e-4); of integers, how m
 none). *Fast*: the largest step between these integers (which are those of LiteRT's reference
 kernels) and those of LiteRT's optimised kernels, and of XNNPACK, which it delegates to if nobody
 says otherwise. *Classes*: answers (largest elements) that are the same; "near ties" are answers
-where the referee's own margin is below the float budget. *Accuracy*: on the labelled samples,
+where the referee's own margin is below the float budget. *On an edge*: samples whose floats are
+rounded to integers on the way, where the referee's own output moves as far if its input changes by
+1e-7 of its range, less than the last bit; they are listed below and not part of the error.
+*Accuracy*: on the labelled samples,
 Onefold / referee; each sample begins from zero states. The referee of TFLite models is LiteRT with
-its reference kernels, where it takes the file; of ONNX models ONNX Runtime as it comes."""
+its reference kernels, where it takes the file; of ONNX models ONNX Runtime as it comes. Floats that
+were integers just before may differ by one step of them; the range of an output of Sigmoid or
+Softmax counts as 0.01 at least."""
 
 MEMORY = """\
 Bytes. *Bound*: the most aligned bytes alive at once, which no plan can undercut; *file order*: the
@@ -80,6 +85,9 @@ def _agreement(r: Row) -> list[str]:
     if integers:
         differ = sum(o.differ for o in integers)
         error.append(f"{differ:,} of {sum(g.size for o in integers for g in o.gauges.values()):,}")
+    edges = sum(len(o.edges) for o in r.outputs)
+    if edges:
+        error.append(f"{edges} on an edge")
     return [
         _name(r), NAMES.get(r.referee, r.referee), f"{r.real:,}", str(r.random), ", ".join(error),
         _fast(r), _classes(r), _accuracy(r), "ok" if r.ok else "**fails**",
@@ -138,8 +146,13 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
         lines += _table(("model", "what"), ((_name(r), p) for r, p in failing))
     notes = [(r, n) for r in rows for n in r.notes]
     ties = [(r, t) for r in rows for o in r.outputs for t in o.ties]
+    edges = [(r, t) for r in rows for o in r.outputs for t in o.edges]
     if notes:
         lines += ["", "## Remarks", "", *_table(("model", ""), ((_name(r), n) for r, n in notes))]
     if ties:
-        lines += ["", "## Near ties", "", *_table(("model", ""), ((_name(r), t) for r, t in ties))]
+        lines += ["", "## Near ties", "", "Margin between the referee's two best answers.", ""]
+        lines += _table(("model", "sample"), ((_name(r), t) for r, t in ties))
+    if edges:
+        lines += ["", "## On an edge", "", "How far the referee moves, and Onefold lies.", ""]
+        lines += _table(("model", "sample"), ((_name(r), t) for r, t in edges))
     return lines
