@@ -25,11 +25,22 @@ class Binding:
     values: Mapping[str, Array] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
 
-    def dim(self, name: str, symbol: str) -> Dim:
-        """The dimension called `name` in the model; `symbol` is its name in C."""
+    def dim(self, name: str, taken: dict[str, str]) -> Dim:
+        """The dimension called `name` in the model. taken: symbols given so far, by name; names
+        that are equal in C get symbols of their own."""
         given = self.dims.get(name)
         if isinstance(given, int):
             return given
+        if name not in taken:
+            from onefold.codegen.text import c_name  # not needed on a warm start
+
+            symbol = plain = "n_" + c_name(name)
+            k = 1
+            while symbol in taken.values():
+                k += 1
+                symbol = f"{plain}_{k}"
+            taken[name] = symbol
+        symbol = taken[name]
         lo, hi = given if given is not None else (0, dims.INF)
         return dims.sym(symbol, lo, hi)
 

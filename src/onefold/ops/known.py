@@ -125,7 +125,7 @@ def inside(i: Dim, extent: Dim) -> Dim:
 
 def found(hint: str, most: Dim) -> Dim:
     """A size that the program finds out: a symbol of its own between 0 and `most`."""
-    return dims.sym(dims.fresh_name(f"n_{hint}"), 0, dims.upper(most))
+    return dims.sym(dims.fresh_name(f"found_{hint}"), 0, dims.upper(most))
 
 
 def put(k: Lowering, d: Dim, text: str) -> str:

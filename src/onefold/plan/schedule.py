@@ -236,6 +236,10 @@ class Lowerings:
         """A kernel's result may only be inlined where it becomes the epilogue of that kernel."""
         holds: set[int] = set()
         for v in order:
+            n = v.producer
+            if n is not None and self.kernels.find(n) is None:
+                if not any(id(u) in self.inlined & holds for u in n.present()):
+                    continue
             _, index = generic_index(v.shape)
             while True:
                 value = self.exprs[id(v)](*index)

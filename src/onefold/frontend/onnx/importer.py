@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from onefold.codegen.text import c_name
 from onefold.defects import told
 from onefold.errors import MemoryLimitError, Miss, ModelFormatError, UnsupportedModelError
 from onefold.frontend import importer
@@ -134,6 +133,7 @@ class Importer:
         self.builder = Builder(self.graph)
         self.opset: Mapping[str, int] = model.opset
         self.scope = Scope()
+        self.symbols: dict[str, str] = {}
         self.depth = 0
         self.budget = BUDGET + len(model.graph.nodes)
         self.attributes: Mapping[str, Any] | None = None
@@ -221,7 +221,7 @@ class Importer:
         if isinstance(d, int) and d >= 0:
             return d
         known = d if isinstance(d, str) and d else f"{name}.{axis}"
-        return self.binding.dim(known, "n_" + c_name(known))
+        return self.binding.dim(known, self.symbols)
 
     def _output(self, name: str) -> Value:
         try:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from onefold.codegen.text import c_name
 from onefold.defects import told
 from onefold.errors import (
     AcceleratorModelError,
@@ -121,6 +120,7 @@ class Importer:
         self.misses: list[Miss] = []
         self.graph = Graph("model")
         self.builder = Builder(self.graph)
+        self.symbols: dict[str, str] = {}
         self.depth = 0
         self.budget = BUDGET + sum(len(g.operators) for g in model.subgraphs)
         self.scope = Scope(model.subgraphs[0])
@@ -187,7 +187,7 @@ class Importer:
         for axis, n in enumerate(t.shape_signature):
             known = f"{name}.{axis}"
             if n < 0 and known in self.binding.dims and axis < len(shape):
-                shape[axis] = self.binding.dim(known, "n_" + c_name(known))
+                shape[axis] = self.binding.dim(known, self.symbols)
         return replace(kind, shape=tuple(shape))
 
     def type_of(self, t: r.Tensor) -> TensorType:

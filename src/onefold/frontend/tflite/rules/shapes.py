@@ -101,6 +101,8 @@ def _rescaled_u8(b: Builder, v: Value, y: TensorType) -> Value:
 @tflite_rule("PACK")
 def pack(n: TfliteNode, b: Builder) -> Sequence[Value]:
     parts = [n.arg(k) for k in range(len(n.inputs))]
+    if not parts:
+        raise Refusal("it has nothing to put together")
     axis = axis_of(int(n.option("axis", 0)), len(parts[0].shape) + 1)
     lifted = [reshaped(b, v, unsqueezed(v.shape, (axis,))) for v in parts]
     return b.ops(Concat(axis), *lifted)
