@@ -128,3 +128,42 @@ def test_two_models_in_one_program(tmp_path: Path) -> None:
     out = tmp_path / "both"
     toolchain.link_executable([*objects, a.library, b.library], out, host)
     assert subprocess.run([out]).returncode == 0
+
+
+@pytest.mark.emulator
+def test_an_arena_in_two_memories(tmp_path: Path) -> None:
+    """What the fast memory has no room for lies in the slow one; the result is the same."""
+    need("cortex-m55")
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    from tests.e2e.made import save
+
+    weights = np.random.default_rng(0).standard_normal((4, 2, 3, 3)).astype(np.float32)
+    nodes = [h.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], name="first"),
+             h.make_node("Sigmoid", ["a"], ["b"]), h.make_node("Mul", ["a", "b"], ["c"]),
+             h.make_node("Softmax", ["c"], ["d"], axis=1),
+             h.make_node("ReduceMax", ["d"], ["y"], axes=[2, 3], keepdims=0)]  # fmt: skip
+    path = save(tmp_path, "wide", nodes, [("x", T.FLOAT, [1, 2, 160, 160])],
+                [("y", T.FLOAT, [1, 4])], [("w", weights)])  # fmt: skip
+    model = onefold.load(path)
+    bundle = build(model, "cortex-m55", tmp_path / "out")
+    assert set(bundle.report["arenas"]) == {"ram", "sram"}
+    x = np.random.default_rng(1).random((1, 2, 160, 160), np.float32)
+    (want,) = model.compile(fallback=False)(x).values()
+    np.testing.assert_allclose(bundle.run([x])[0], want, atol=1e-5)
+
+
+def test_a_network_too_large_for_the_device(tmp_path: Path) -> None:
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    from onefold.errors import PlanError
+    from tests.e2e.made import save
+
+    nodes = [h.make_node("Softmax", ["x"], ["a"], axis=1, name="huge"),
+             h.make_node("ReduceMax", ["a"], ["y"], axes=[1, 2, 3], keepdims=0)]  # fmt: skip
+    path = save(tmp_path, "large", nodes, [("x", T.FLOAT, [1, 64, 64, 60])],
+                [("y", T.FLOAT, [1])])  # fmt: skip
+    with pytest.raises(PlanError, match="do not fit into the memory of 'cortex-m0'"):
+        build(onefold.load(path), "cortex-m0", tmp_path / "out")

@@ -94,6 +94,10 @@ def header(program: Program, prefix: str) -> str:
         "",
         f"#define {up}_ARENA_BYTES {program.arena_bytes}",
         f"#define {up}_ARENA_ALIGN 64",
+        *(
+            f"#define {up}_ARENA{k}_BYTES {a.bytes}  // in the memory '{c_comment(a.space)}'"
+            for k, a in enumerate(program.arenas) if a.space
+        ),
         f"#define {up}_WEIGHTS_BYTES {program.weights_bytes}",
         f"#define {up}_STATE_BYTES {program.state_bytes}",
         f"#define {up}_INPUTS {len(program.inputs)}",
@@ -115,11 +119,25 @@ def header(program: Program, prefix: str) -> str:
         f"void {prefix}_state_init(void *state);",
         "",
         "// Returns 0, or 1 + 16 * (number of the step) + the reason why it stopped.",
-        f"int32_t {prefix}_run(void *arena, const void *weights, void *state,",
+        f"int32_t {prefix}_run({_arena_parameter(program)}, const void *weights, void *state,",
         "                  const void *const *inputs, void *const *outputs, int64_t *dims);",
         "",
     ]
     return "\n".join(lines)
+
+
+def _arena_parameter(program: Program) -> str:
+    """One pointer, or one for each memory that the arena is spread over."""
+    return "void *arena" if len(program.arenas) <= 1 else "void *const *arenas"
+
+
+def _arena_pointers(program: Program) -> str:
+    if len(program.arenas) <= 1:
+        return "  uint8_t *const a = arena;\n"
+    return "".join(
+        f"  uint8_t *const a{k or ''} = arenas[{k}];  // '{c_comment(a.space)}'\n"
+        for k, a in enumerate(program.arenas)
+    )
 
 
 class _Main:
@@ -143,9 +161,10 @@ class _Main:
                 out.append(_signature(kernel, name, "OF_HIDDEN ") + ";")
         out.append(self._memory())
         out.append(
-            f"OF_PUBLIC int32_t {self.prefix}_run(void *arena, const void *weights, void *state,\n"
+            f"OF_PUBLIC int32_t {self.prefix}_run({_arena_parameter(p)}, const void *weights,"
+            " void *state,\n"
             "    const void *const *inputs, void *const *outputs, int64_t *dims) {\n"
-            "  uint8_t *const a = arena;\n  const uint8_t *const w = weights;\n"
+            f"{_arena_pointers(p)}  const uint8_t *const w = weights;\n"
             "  uint8_t *const s = state;\n  int32_t err = 0;\n"
             "  (void)a, (void)w, (void)s, (void)inputs, (void)outputs, (void)dims, (void)err;"
         )
@@ -205,6 +224,8 @@ class _Main:
             base = f"outputs[{root.index}]"
             return f"{star}{base}" if not start else f"{star}((char *){base} + {start})"
         where = {"arena": "a", "const": "w", "state": "s"}[root.kind]
+        if root.kind == "arena":
+            where += str([a.space for a in self.program.arenas].index(root.space) or "")
         return f"{star}({where} + {dim_text(root.offset + start)})"
 
     def block(self, steps: Sequence[AnyStep], pad: str) -> list[str]:

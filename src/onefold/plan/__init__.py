@@ -21,7 +21,7 @@ def plan(graph: Graph, target: Target) -> Program:
         program, assembler = assemble(graph, KernelChoice(target))
         arrange(program, assembler.drafts)
         assembler.render(program.steps)
-        place(program)
+        place(program, target)
     check_size(program)
     events.emit("plan", program=program, assembler=assembler)
     return program

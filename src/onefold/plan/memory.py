@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from onefold.codegen.loops import address
 from onefold.ir.scalar import Load, walk
-from onefold.plan.arena import Block, lower_bound, plan_arena
-from onefold.plan.arena import verify as verify_arena
+from onefold.plan.arena import Block, lower_bound
 from onefold.plan.order import Step as OrderStep
 from onefold.plan.order import choose_order
 from onefold.plan.program import ALIGN, AnyStep, Buffer, IfStep, LoopStep, Program, Step
 from onefold.plan.render import Draft
 from onefold.plan.schedule import generic_index
+from onefold.plan.spaces import place_arenas
+from onefold.target import Target
 
 
 def align(n: int) -> int:
@@ -233,16 +234,13 @@ def _overwritable(s: Step, draft: Draft) -> list[Buffer]:
     return [b for b in good if id(b.root) not in blocked]
 
 
-def place(program: Program) -> None:
-    """Offsets for everything: the arena by live ranges, constants and states one after another."""
+def place(program: Program, target: Target) -> None:
+    """Offsets for everything: the arena by live ranges, in one or several memories; constants
+    and states one after another."""
     roots, blocks = _blocks(program, timeline(program.steps))
-    plan = plan_arena(blocks)
-    verify_arena(blocks, plan)
-    for k, b in enumerate(roots):
-        b.offset = plan.offsets[k]
-    program.arena_bytes = plan.size
-    program.arena_lower_bound = plan.lower_bound
-    program.arena_algorithm = plan.algorithm
+    program.arena_lower_bound = lower_bound(blocks)
+    program.arenas = place_arenas(program, target, roots, blocks)
+    program.arena_bytes = sum(a.bytes for a in program.arenas)
     program.weights_bytes = _line_up(program, "const")
     program.state_bytes = _line_up(program, "state")
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Graph, Origin
 from onefold.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from onefold.plan.spaces import Arena
 
 ALIGN = 64
 Kind = Literal["arena", "const", "input", "output", "state"]
@@ -157,10 +160,15 @@ class Program:
     arena_bytes: int = 0
     arena_lower_bound: int = 0
     file_order_bound: int = 0
-    arena_algorithm: str = ""
+    arenas: list[Arena] = field(default_factory=list)
     weights_bytes: int = 0
     state_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def arena_algorithm(self) -> str:
+        """How the plans of the arenas were found."""
+        return ", ".join(dict.fromkeys(a.algorithm for a in self.arenas))
 
     @property
     def grown(self) -> dict[str, Dim]:

@@ -105,6 +105,7 @@ def manifest(program: Program, sources: Sources, target: Target) -> dict[str, An
         "found": [{"name": s.name, "lo": s.lo, "hi": s.hi} for s in program.found],
         "arena_bytes": program.arena_bytes,
         "arena_lower_bound": program.arena_lower_bound,
+        "arenas": [{"space": a.space, "bytes": a.bytes} for a in program.arenas],
         "weights_bytes": program.weights_bytes,
         "state_bytes": program.state_bytes,
         "states": [

@@ -209,6 +209,7 @@ def _report(program: Program, t: Target, made: _Made) -> dict[str, Any]:
         "code_bytes": code, "weights_bytes": program.weights_bytes,
         "flash_bytes": code + program.weights_bytes, "arena_bytes": program.arena_bytes,
         "arena_lower_bound": program.arena_lower_bound, "state_bytes": program.state_bytes,
+        "arenas": {a.space or "arena": a.bytes for a in program.arenas},
         "stack_bytes": None, "ram_bytes": program.arena_bytes + program.state_bytes + data,
         "steps": sum(1 for _ in program.flat()),
     }  # fmt: skip
@@ -218,7 +219,7 @@ def _measured(bundle: Bundle, program: Program) -> dict[str, Any]:
     """The stack, from a run on zeros. A model that refuses zeros leaves it unknown."""
     zeros = [np.zeros(shape, _np(dtype)) for _, shape, dtype in bundle.inputs]
     try:
-        bundle.run(zeros, [s.hi for s in program.dims])
+        bundle.run(zeros, [s.lo if s.name in program.grown else s.hi for s in program.dims])
     except OnefoldError as e:
         return {"stack_note": str(e.what)}
     stack = bundle.stack()

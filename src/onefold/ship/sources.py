@@ -40,7 +40,7 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
         else "#include <stddef.h>\n#include <stdio.h>",
         "",
         f"extern const unsigned char {prefix}_weights[];",
-        f"static _Alignas(64) unsigned char arena[{up}_ARENA_BYTES + 1];",
+        *_arenas(program, up),
         f"static _Alignas(64) unsigned char state[{up}_STATE_BYTES + 1];",
     ]  # fmt: skip
     for what, n in (("input", ins), ("output", outs)):
@@ -61,12 +61,28 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
         f"  static int64_t dims[{max(dims, 1)}];\n"
         + (f'  get("dims.bin", dims, {8 * given});\n' if given else "")
         + "  paint();\n"
-        f"  const int error = {prefix}_run(arena, {prefix}_weights, state, ins, results, dims);\n"
+        f"  const int error = {prefix}_run({_arena_argument(program)}, {prefix}_weights, state, ins, results, dims);\n"
         "  const unsigned used = stack_used();\n"
     )
     return "\n".join(head) + body.replace("@READS@", reads).replace("@WRITES@", writes).replace(
         "@CALL@", call
     )
+
+
+def _arenas(program: Program, up: str) -> list[str]:
+    """The arena as a static array, one in the section of each memory that it is spread over."""
+    if len(program.arenas) <= 1:
+        return [f"static _Alignas(64) unsigned char arena[{up}_ARENA_BYTES + 1];"]
+    out = []
+    for k, a in enumerate(program.arenas):
+        where = f' __attribute__((section(".{a.space}")))' if k else ""
+        out.append(f"static _Alignas(64) unsigned char arena{k}[{up}_ARENA{k}_BYTES + 1]{where};")
+    names = ", ".join(f"arena{k}" for k in range(len(program.arenas)))
+    return [*out, f"static void *const arenas[] = {{{names}}};"]
+
+
+def _arena_argument(program: Program) -> str:
+    return "arena" if len(program.arenas) <= 1 else "arenas"
 
 
 _BARE = """
