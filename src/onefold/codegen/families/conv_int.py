@@ -37,6 +37,7 @@ SLACK = 64  # bytes behind the prepared rows that a last step or vector may read
 SMALL = 8 << 10  # bytes of prepared rows that are always allowed
 SHARE = 8  # more are where input and output together take so many times as much
 LEAST = 4  # output rows at a time where neighbours share input rows, which are prepared again
+LONG, FEW = 1024, 4  # elements of an input beyond which a copy counts, results that do not
 LONGEST = 1 << 22  # products in a sum: beyond, i32 pairs could wrap before they are added up
 
 
@@ -243,6 +244,9 @@ class IntConv(Family):
             return why
         if node.arg(0).shape[-1] != node.arg(1).shape[-1]:
             return "it has several groups"
+        long = isinstance(node.op, QuantFullyConnected) and node.arg(0).tensor.ints[-1] > LONG
+        if long and node.outputs[0].tensor.ints[-1] <= FEW:
+            return "its few results are not worth a copy of its long input"
         return _Conv(node, target).choice()
 
 

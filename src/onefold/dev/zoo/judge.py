@@ -281,9 +281,8 @@ def _add(
     for o in row.outputs:
         a, b = np.asarray(ours[o.name]), np.asarray(theirs[o.name])
         gauge = o.gauges.setdefault(run.kind, Gauge(least=o.least))
-        if o.rounded and _off(o, a, b) and _on_edge(o, run, a, b, judge):
-            continue
-        gauge.add(a, b)
+        if not (o.rounded and _off(o, a, b) and _on_edge(o, run, a, b, judge)):
+            gauge.add(a, b)
         if o.name in classes and a.shape == b.shape:
             _classes(o, run, a, b, classes[o.name])
         fast = [distance(a, np.asarray(other[o.name])).worst for other in outs[2:]]
