@@ -56,6 +56,12 @@ def runs_here(target: Target) -> bool:
 def require_features(arch: str, features: frozenset[str], where: str) -> None:
     """Raises `TargetError` unless this machine has everything the artifact at `where` needs."""
     missing = missing_features(arch, features)
+    if missing == (arch,):
+        raise TargetError(
+            f"programs for {arch} cannot be loaded into this process", where=where,
+            why=f"this machine is {host_facts().arch}", kind=TargetError.CANNOT,
+            remedy="`onefold build` makes them; `onefold run --target` runs them, in an emulator "
+                   "where there is one.")
     if missing:
         raise TargetError(
             "the program was compiled for CPU features that this machine lacks", where=where,
