@@ -49,7 +49,7 @@ def _baked(model: Any, inputs: Any) -> Any:
     made.CopyFrom(model)
     for k in reversed(range(min(len(inputs), len(made.graph.input)))):
         x = inputs[k]
-        if isinstance(x, np.ndarray) and x.dtype.kind in "iu" and x.ndim <= 1 and x.size <= 16:
+        if isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind in "iu" and x.ndim <= 1 and x.size <= 16:
             made.graph.initializer.append(
                 numpy_helper.from_array(np.asarray(x), made.graph.input[k].name)
             )

@@ -119,7 +119,7 @@ def contents(d: Any, sizes: Any, rng: random.Random) -> Any:
     for k, n in enumerate(d.shape or ()):
         size = n if isinstance(n, int) and n >= 0 else sizes.get(d.dim_name(k), 1)
         shape.append(size if isinstance(size, int) else size[1])
-    if np.prod([float(n) for n in shape]) > 1e6:
+    if np.prod([float(n) for n in shape]) > 1e6 or max(shape, default=0) > 1e9:
         raise ShapeError(f"'{d.name}' is too large to be made up")
     kind = dtypes.BY_NAME[d.dtype]
     draws = np.random.Generator(np.random.PCG64(rng.getrandbits(32)))

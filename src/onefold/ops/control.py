@@ -13,7 +13,7 @@ import numpy as np
 from onefold.errors import UnsupportedModelError
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
-from onefold.ir.graph import Array, Builder, Graph, Node, Value, detach
+from onefold.ir.graph import Builder, Graph, Node, Value, detach
 from onefold.ir.types import AnyType, TensorType
 from onefold.ops.base import NeedsValue, Op, Refusal, operator, registry
 from onefold.ops.formats import OnnxNode
@@ -106,7 +106,7 @@ class Loop(Op):
     def trip_bound(self, n: Node) -> int | None:
         """The trip count where it is known."""
         m = n.input(0)
-        return None if m is None or m.data is None else max(int(m.data.reshape(-1)[0]), 0)
+        return None if m is None or m.data is None else max(int(_single(m)), 0)
 
     def count(self, n: Node) -> Dim:
         """Number of turns: fixed, or a symbol."""
@@ -178,7 +178,7 @@ def _unrollable(trips: Value | None) -> bool:
         return False
     if trips.data is None:
         raise NeedsValue(trips, "its trip count decides the sizes inside its body")
-    return 0 <= int(trips.data.reshape(-1)[0]) <= UNROLLED
+    return 0 <= int(_single(trips)) <= UNROLLED
 
 
 def _unrolled(n: OnnxNode, b: Builder, start: Sequence[Value]) -> Sequence[Value]:
@@ -187,17 +187,17 @@ def _unrolled(n: OnnxNode, b: Builder, start: Sequence[Value]) -> Sequence[Value
     trips, cond = n.arg(0), n.input(1)
     if cond is not None and cond.data is None:
         raise NeedsValue(cond, "it decides how often a body of changing sizes runs")
-    go = cond is None or bool(_data(cond).reshape(-1)[0])
+    go = cond is None or bool(_single(cond))
     carried = list(start)
     scans: list[list[Value]] = []
-    for turn in range(int(_data(trips).reshape(-1)[0])):
+    for turn in range(int(_single(trips))):
         if not go:
             break
         first = [b.const(np.array(turn, np.int64)), b.const(np.array(True))]
         outs = n.importer.inline(n.attrs["body"], [*first, *carried])
         if outs[0].data is None:
             raise Refusal("sizes in its body change, and when it ends is not known")
-        go = bool(outs[0].data.reshape(-1)[0])
+        go = bool(_single(outs[0]))
         carried = list(outs[1 : 1 + len(start)])
         scans.append(list(outs[1 + len(start) :]))
     return [*carried, *_stacked(n, b, scans)]
@@ -216,9 +216,11 @@ def _stacked(n: OnnxNode, b: Builder, scans: Sequence[Sequence[Value]]) -> list[
     return out
 
 
-def _data(v: Value) -> Array:
-    assert v.data is not None
-    return v.data
+def _single(v: Value) -> Any:
+    """The only element of a constant. Raises Refusal where it has another number of them."""
+    if v.data is None or v.data.size != 1:
+        raise Refusal(f"'{v.name}' is {v.type}, not one number")
+    return v.data.reshape(-1)[0]
 
 
 def _ints(v: Value) -> tuple[int, ...]:
@@ -266,12 +268,12 @@ def make_loop(
 
 def _ends_early(cond: Value | None, body: Graph, go: Value) -> bool:
     """Whether the condition can ever be false."""
-    first = cond is None or (cond.data is not None and bool(cond.data.reshape(-1)[0]))
+    first = cond is None or (cond.data is not None and bool(_single(cond)))
     if not first:
         return True
     last = body.outputs[0]
     if last.data is not None:
-        return not bool(last.data.reshape(-1)[0])
+        return not bool(_single(last))
     while last.producer is not None and last.producer.op.name == "Identity":
         last = last.producer.arg(0)
     return last is not go

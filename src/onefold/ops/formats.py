@@ -63,7 +63,12 @@ class OnnxNode:
 
     def attr(self, name: str, default: Any = None) -> Any:
         v = self.attrs.get(name, default)
-        return v.decode("utf-8", "replace") if isinstance(v, bytes) else v
+        v = v.decode("utf-8", "replace") if isinstance(v, bytes) else v
+        if isinstance(default, (int, float)) and not isinstance(v, (int, float)):
+            from onefold.ops.base import Refusal
+
+            raise Refusal(f"the attribute '{name}' is not a number")
+        return v
 
     def dtype(self, name: str) -> dtypes.DType | None:
         """The element type that an attribute names: a number, a text before opset 6.

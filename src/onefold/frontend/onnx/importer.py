@@ -14,7 +14,7 @@ from onefold.frontend.model import Declared
 from onefold.frontend.onnx import records as r
 from onefold.frontend.onnx.reader import read
 from onefold.frontend.onnx.rules import rules
-from onefold.frontend.onnx.signature import Attributes, check, takes_tensor_only
+from onefold.frontend.onnx.signature import Attributes, check, known, takes_tensor_only
 from onefold.frontend.onnx.tensors import SparseTensor, Tensor
 from onefold.frontend.source import Source
 from onefold.ir import dims, dtypes
@@ -337,6 +337,7 @@ class Importer:
             if v is not None and takes_tensor_only(letters, k):
                 if not isinstance(v.type, TensorType):
                     raise Refusal(f"input {k} is a {v.type}, not a tensor")
+        attrs = Attributes((k, v) for k, v in attrs.items() if known(n, k))
         node = OnnxNode(
             n.op_type, n.domain, self.opset.get(n.domain, 1), n.name, attrs, Given(inputs),
             n.outputs,

@@ -8,6 +8,7 @@ tables and are passed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from onefold.frontend._gen.onnx_operators import OPERATORS
@@ -32,6 +33,8 @@ def signature(n: r.Node, opset: int) -> Signature | None:
 
 def check(n: r.Node, opset: int) -> str:
     """The letters of the inputs. Raises Refusal where the node breaks the definition."""
+    if not any(n.outputs):
+        raise Refusal("it has no result")
     found = signature(n, opset)
     if found is None:
         return ""
@@ -47,6 +50,19 @@ def check(n: r.Node, opset: int) -> str:
         if kind is not None and not isinstance(value, r.AttributeRef) and not _is(kind, value):
             raise Refusal(f"the attribute '{name}' is not of the type {kind}")
     return letters
+
+
+@cache
+def _attributes(name: str) -> frozenset[str] | None:
+    """Attributes of an operator in any version; None where it has no table."""
+    versions = OPERATORS.get(name)
+    return None if versions is None else frozenset(k for v in versions for k in v[4])
+
+
+def known(n: r.Node, name: str) -> bool:
+    """Whether the attribute means something to the operator; others are passed over."""
+    found = _attributes(f"{n.domain}:{n.op_type}" if n.domain else n.op_type)
+    return found is None or name in found
 
 
 def _given(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -108,7 +108,7 @@ def center_crop_pad(n: OnnxNode, b: Builder) -> Sequence[Value]:
         raise Refusal(f"{len(wanted)} extents for {len(axes)} axes")
     before: list[Dim] = [0] * rank
     after: list[Dim] = [0] * rank
-    for a, want in zip((axis_of(int(a), rank) for a in axes), wanted, strict=True):
+    for a, want in zip((true_axis(int(a), rank) for a in axes), wanted, strict=True):
         have = x.shape[a]
         if dims.bounds(dims.add(have, dims.mul(want, -1)))[0] >= 0:
             start = dims.floordiv(dims.add(have, dims.mul(want, -1)), 2)
