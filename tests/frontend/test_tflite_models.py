@@ -57,7 +57,7 @@ def feeds(g: Graph, seed: int) -> list[Any]:
 
 def program(g: Graph, folder: Path) -> Any:
     from onefold import plan
-    from onefold.run.artifact import build as compiled
+    from onefold.run.building import build as compiled
     from onefold.run.session import Loaded
     from onefold.target import find
 
