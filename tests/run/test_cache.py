@@ -231,9 +231,10 @@ def test_different_programs_are_built_at_once() -> None:
 
 
 KILLED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from onefold.run import cache
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 def build(folder):
     (folder / "weights").write_bytes(b"half")
     print("building", flush=True)
