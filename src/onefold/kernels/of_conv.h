@@ -30,7 +30,7 @@ AI void of_conv_block(const struct of_conv k, const int T, const int B, const in
                       const float *x, const float *w, of_vf acc[OF_MAX_B][OF_MAX_T]) {
   for (ix ky = 0; ky < k.kh; ky++) {
     const ix y = y0 + ky * k.dh;
-    if (k.kh > 1 && (y < 0 || y >= k.h)) continue;
+    if (y < 0 || y >= k.h) continue;
     const float *xr = x + y * k.sy, *wr = w + ky * k.kw * lanes * B * OF_LANES;
     if (k.kw > 7) {
       OF_UNROLL4 for (ix kx = 0; kx < k.kw; kx++)
