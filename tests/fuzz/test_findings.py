@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 import onefold  # noqa: E402
 
-F, I = TensorProto.FLOAT, TensorProto.INT64
+F, INT = TensorProto.FLOAT, TensorProto.INT64
 
 
 @dataclass
@@ -71,7 +72,8 @@ def body(*nodes: Any, inputs: Sequence[Any] = (), outputs: Sequence[Any] = ()) -
 
 FINDINGS = [
     # --- calls that break the operator's definition
-    M("a missing input", [node("Conv", "x")], [x(1, 1, 4, 4)], words=("Conv", "1 inputs", "needs 2")),
+    M("a missing input", [node("Conv", "x")], [x(1, 1, 4, 4)],
+      words=("Conv", "1 inputs", "needs 2")),
     M("an input left out", [node("Add", "x -")], [x(2)], words=("Add", "2")),
     M("too many inputs", [node("Relu", "x x")], [x(2)], words=("Relu", "takes 1")),
     M("a missing attribute", [node("Concat", "x x")], [x(2)], words=("'axis' is missing",)),
@@ -91,7 +93,7 @@ FINDINGS = [
       ("one number",)),
     M("a shape of floats", [node("Reshape", "x s")], [x(4)], {"s": np.array([np.inf], np.float32)},
       ("integers",)),
-    M("a depth without end", [node("OneHot", "x d v")], [x(3, kind=I)],
+    M("a depth without end", [node("OneHot", "x d v")], [x(3, kind=INT)],
       {"d": np.float32(np.inf), "v": np.array([0, 1], np.float32)}, ("depth",)),
     M("an index outside", [node("Gather", "c i", "z"), node("Add", "z x")],
       [x(1)], {"c": np.ones(3, np.float32), "i": ints(7)}, ("Gather",)),
@@ -110,7 +112,8 @@ FINDINGS = [
     # --- sizes
     M("a tensor beyond all memory", [node("Relu", "x")], [x(1 << 31, 1 << 31)],
       words=("Relu", "bytes", "ONEFOLD_MEMORY_LIMIT")),
-    M("a size that overflows 64 bits", [node("Relu", "x")], [x(1 << 40, 1 << 40)], words=("bytes",)),
+    M("a size that overflows 64 bits", [node("Relu", "x")], [x(1 << 40, 1 << 40)],
+      words=("bytes",)),
     M("a constant that doubles", [*(node("Concat", f"c{k} c{k}", f"c{k + 1}", axis=0)
       for k in range(40)), node("Add", "x c40")], [x(1)], {"c0": np.ones(4, np.float32)},
       ("Concat", "bytes")),
@@ -138,14 +141,14 @@ FINDINGS = [
       words=("Scan",)),
     M("a loop of 2^62 turns", [node("Loop", "m - x", "z y", body=body(
         node("Add", "s s", "t"), node("Identity", "c", "d"), node("Identity", "t", "u"),
-        inputs=[x(kind=I, name="i"), x(kind=TensorProto.BOOL, name="c"), x(4, name="s")],
+        inputs=[x(kind=INT, name="i"), x(kind=TensorProto.BOOL, name="c"), x(4, name="s")],
         outputs=[x(kind=TensorProto.BOOL, name="d"), x(4, name="t"), x(4, name="u")]))],
       [x(4)], {"m": np.int64(1 << 62)}, ("Loop", "bytes")),
     M("no element at all", [node("Relu", "x", "r"), node("ReduceMax", "r")], [x(0, 3)], opset=13),
     M("infinite attributes", [node("LeakyRelu", "x", alpha=float("nan"))], [x(3)]),
     M("a sum of integers without end", [node("ReduceLogSumExp", "c a", "s", keepdims=0),
                                         node("Add", "s x")],
-      [x(kind=I)], {"c": ints(1, 2, 3), "a": ints(0)}, opset=18),
+      [x(kind=INT)], {"c": ints(1, 2, 3), "a": ints(0)}, opset=18),
     # --- graphs
     M("5000 inputs", [node("Sum", " ".join(["x"] * 5000))], [x(4)]),
     M("a mean of 100 inputs", [node("Mean", " ".join(["x"] * 100))], [x(4)]),
@@ -222,7 +225,7 @@ HOSTILE = ("*/", "/* ", "??/", "a\nb", "\\", '"', "<script>", "\x1b[31m", "int",
 def test_hostile_names_reach_no_generated_text(kind: str) -> None:
     """A model whose names are all hostile; `came` checks every line of the C text."""
     names = [n for n in HOSTILE if n] if kind == "value" else [f"v{k}" for k in range(19)]
-    nodes = [helper.make_node("Relu", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)]
     if kind == "layer":
         for n, name in zip(nodes, HOSTILE, strict=False):
             n.name = name
@@ -350,6 +353,14 @@ def test_tflite_images_of_a_million_columns() -> None:
     size = T(np.array([2, 1 << 28], np.int32), const=True)
     data = tflite("RESIZE_BILINEAR", [floats(1, 2, 2, 1), size], [T()], "ResizeBilinearOptions")
     assert came(data, "tflite").refusal
+
+
+def test_tflite_zero_points_beyond_their_type() -> None:
+    from tests.frontend.tflite_build import T
+
+    a = T(np.zeros((1, 4), np.int8), scale=0.1, zero=1 << 38)
+    data = tflite("ADD", [a, a], [T(dtype="int8", scale=0.1)], "AddOptions")
+    assert "zero point 274877906944" in message(data, "tflite")
 
 
 def test_tflite_segments_of_a_number() -> None:

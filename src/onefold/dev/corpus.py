@@ -49,7 +49,9 @@ def _baked(model: Any, inputs: Any) -> Any:
     made.CopyFrom(model)
     for k in reversed(range(min(len(inputs), len(made.graph.input)))):
         x = inputs[k]
-        if isinstance(x, (np.ndarray, np.generic)) and x.dtype.kind in "iu" and x.ndim <= 1 and x.size <= 16:
+        if not isinstance(x, (np.ndarray, np.generic)) or x.dtype.kind not in "iu":
+            continue
+        if x.ndim <= 1 and x.size <= 16:
             made.graph.initializer.append(
                 numpy_helper.from_array(np.asarray(x), made.graph.input[k].name)
             )

@@ -39,6 +39,7 @@ from onefold.frontend.sniff import fields
 TIME_LIMIT_S = 10.0
 MEMORY_LIMIT = 1_500_000_000
 CHUNK = 2000  # iterations of one worker process
+WHOLE = 0.2  # share of the iterations that change a whole network, not a single operator
 
 
 class TooSlow(BaseException):
@@ -102,6 +103,7 @@ class Source:
     def __init__(self, format: str, models: Sequence[tuple[str, bytes]]) -> None:
         self.format = format
         self.models = models
+        self.whole = [k for k, (_, data) in enumerate(models) if len(data) > 4000]
         self.parsed: list[Any] = []
         if format == "onnx":
             from onnx import ModelProto
@@ -111,7 +113,8 @@ class Source:
     def make(self, seed: int) -> tuple[str, str, bytes, random.Random]:
         """(model's name, changes, bytes, the generator to go on with)."""
         rng = random.Random(seed)
-        k = rng.randrange(len(self.models))
+        k = rng.choice(self.whole) if self.whole and rng.random() < WHOLE else rng.randrange(
+            len(self.models))  # fmt: skip
         name, data = self.models[k]
         how = rng.random()
         if how < 0.25:

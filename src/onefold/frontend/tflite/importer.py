@@ -194,7 +194,12 @@ class Importer:
         """The type that the file gives a tensor. Raises Refusal for handles and unknown types."""
         if t.dtype not in dtypes.BY_NAME:
             raise Refusal(f"tensor '{t.name}' has the element type {t.dtype}")
-        return TensorType(t.shape, dtypes.BY_NAME[t.dtype], quant_of(t))
+        kind, quant = dtypes.BY_NAME[t.dtype], quant_of(t)
+        if quant is not None and kind.is_int:
+            for zero in quant.zero_point:
+                if not kind.lo <= zero <= kind.hi:
+                    raise Refusal(f"the zero point {zero} of '{t.name}' is no {kind.long}")
+        return TensorType(t.shape, kind, quant)
 
     def _output(self, tensor: int, name: str) -> Value:
         try:
