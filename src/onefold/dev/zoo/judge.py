@@ -30,6 +30,7 @@ from onefold.dev.zoo.inputs import Run, runs_of, settled
 from onefold.dev.zoo.memory import Memory, memory, micro_bytes, plans
 from onefold.dev.zoo.records import Record, records
 from onefold.errors import AcceleratorModelError, OnefoldError
+from onefold.forms import Wanted
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -39,6 +40,7 @@ Outputs = dict[str, Any]
 ROUNDS = 7
 TRIALS = 16
 LAST_BIT = 1e-7  # of an input's range
+FRAMES = 50  # of a stream that are run again with the states inside
 MANY = 3  # samples on an edge that are believed
 
 
@@ -172,18 +174,16 @@ def _judge(
     row: Row, path: Path, record: Record, data: Path, take: int, timing: bool
 ) -> None:  # fmt: skip
     model = onefold.load(path)
+    ports = settled(model, Wanted.of(record.shapes, None, None, None))
+    runs = runs_of(record, ports, data, take)
+    first = next(runs)
+    feeds = _first_feeds(first, record, ports)
     with events.collected() as heard:
         start = time.perf_counter()
         program = model.compile(shapes=record.shapes, fallback=False)
-        row.compile_s = time.perf_counter() - start
-        ports = settled(model, program.wanted)
-        runs = runs_of(record, ports, data, take)
-        first = next(runs)
-        feeds = _first_feeds(first, record, ports)
         program(feeds)
-        if not plans(heard):
-            row.notes.append("compiled before: its memory is not known")
-    if plans(heard):
+        row.compile_s = time.perf_counter() - start
+    if plans(heard):  # none where it was in the cache
         row.memory = memory(plans(heard), micro_bytes(model))
         row.problems += row.memory.problems()
     refused = [f"{op} runs in NumPy: {why}" for _, op, _, why in program.report["refusals"]]
@@ -198,6 +198,8 @@ def _judge(
     row.outputs = _outputs(model, feeds)
     _compare(row, record, [first, *runs], ports, sides)
     _explain(row, record, model, data, take, ports, program)
+    if record.feedback:
+        _tie(row, record, model, program, first, ports)
     if timing:
         _time(row, model, program, found, fast, feeds)
 
@@ -375,6 +377,19 @@ def _explain(
     for o, p in zip(row.outputs, plain.outputs, strict=True):
         row.notes.append(f"{o.name}: {o.share:.1e} of the range from ONNX Runtime, {p.share:.1e} "
                          "from it without graph optimisations")  # fmt: skip
+
+
+def _tie(
+    row: Row, record: Record, model: Model, program: Program, run: Run, ports: Mapping[str, Any]
+) -> None:  # fmt: skip
+    """The same stream with the states kept by the program instead of the caller: equal bits."""
+    tied = model.compile(shapes=record.shapes, states=record.feedback, fallback=False)
+    short = Run(run.name, run.kind, run.calls[:FRAMES])
+    for call, outs in zip(short.calls, _play(short, record, ports, _ours(program)), strict=True):
+        for name, kept in tied(dict(call)).items():
+            if not np.array_equal(kept, outs[name]):
+                row.problems.append(f"{name} differs where the program keeps its states itself")
+                return
 
 
 # --- time -----------------------------------------------------------------------------------------

@@ -14,19 +14,23 @@ NAMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT", "tflm": "TFLite Micr
 PACKAGES = ("onnxruntime", "ai-edge-litert", "tflite-micro")
 
 AGREEMENT = """\
-Every output of every call is compared. *Error*: of floats, the largest difference as a share of
-the referee's range over all samples of a kind (budget 1e-4); of integers, how many differ (budget
-none). *Fast*: the largest step between these integers (which are those of LiteRT's reference
-kernels) and those of LiteRT's optimised kernels, and of XNNPACK, which it delegates to if nobody
-says otherwise. *Classes*: answers (largest elements) that are the same; "near ties" are answers
-where the referee's own margin is below the float budget. *On an edge*: samples whose floats are
-rounded to integers on the way, where the referee's own output moves as far if its input changes by
-1e-7 of its range, less than the last bit; they are listed below and not part of the error.
-*Accuracy*: on the labelled samples,
-Onefold / referee; each sample begins from zero states. The referee of TFLite models is LiteRT with
-its reference kernels, where it takes the file; of ONNX models ONNX Runtime as it comes. Floats that
-were integers just before may differ by one step of them; the range of an output of Sigmoid or
-Softmax counts as 0.01 at least."""
+Every output of every call is compared; each sample begins from zero states, a stream goes on from
+its own. The referee of a TFLite model is LiteRT with its reference kernels, or TFLite Micro where
+LiteRT refuses the file; of an ONNX model ONNX Runtime as it comes.
+
+- *Error*: of floats, the largest difference as a share of the referee's range over all real, or all
+  random, samples (budget 1e-4; what was an integer just before may differ by one step of it; the
+  range of a Sigmoid or Softmax counts as 0.01 at least); of integers, how many differ (budget
+  none).
+- *On an edge*: samples whose floats are rounded to integers on the way, where the referee's own
+  output moves as far if its input changes by 1e-7 of its range. They are listed below and not part
+  of the error.
+- *Fast*: the largest step between the integers and those of LiteRT's optimised kernels, and those
+  of XNNPACK, which it delegates to if nobody says otherwise. Where the integers are the reference
+  kernels' own, this is how far LiteRT's kernels are apart.
+- *Classes*: answers (largest elements) that are the referee's. A near tie is another answer where
+  the referee's own margin is below the float budget.
+- *Accuracy*: on the labelled samples, Onefold / referee."""
 
 MEMORY = """\
 Bytes. *Bound*: the most aligned bytes alive at once, which no plan can undercut; *file order*: the
@@ -75,7 +79,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def _agreement(r: Row) -> list[str]:
