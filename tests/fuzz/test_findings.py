@@ -176,6 +176,12 @@ FINDINGS = [
     M("a sequence where a tensor belongs", [node("Relu", "s")], [helper.make_value_info(
         "s", helper.make_sequence_type_proto(helper.make_tensor_type_proto(F, [2])))],
       words=("Relu", "not a tensor")),
+    M("a body that nobody needs", [node("Relu", "x"), node("If", "c", "z", **{
+        k: body(node("Neg", "x", "b"), outputs=[x(2, name="b")])
+        for k in ("then_branch", "else_branch")})],
+      [x(2), x(kind=TensorProto.BOOL, name="c")]),
+    M("all is dropped", [node("Dropout", "x r t")], [x(2)],
+      {"r": np.float32(1), "t": np.array(True)}, ("Dropout", "ratio")),
     M("Scan of opset 8", [node("Scan", "- x", "y", num_scan_inputs=1, body=body(
         node("Relu", "a", "b"), inputs=[x(3, name="a")], outputs=[x(3, name="b")]))],
       [x(1, 4, 3)], opset=8),

@@ -110,7 +110,7 @@ class DequantizeLinear(Op):
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
-        fields = n.fields(cls)
+        fields = {k: v for k, v in n.fields(cls).items() if k != "to"}
         return b.ops(cls(**fields, to=n.dtype("output_dtype")), *n.inputs, name=n.output_names)
 
 

@@ -220,8 +220,8 @@ class RoiAlign(Regions):
         index = n.arg(2).tensor
         if index.rank != 1 or index.dtype not in (dtypes.i64, dtypes.i32):
             raise Refusal(f"images of the regions are {index}")
-        if may_differ(index.shape[0], n.arg(1).shape[0]):
-            raise Refusal(f"{index.shape[0]} images for {n.arg(1).shape[0]} regions")
+        if not n.arg(1).shape or may_differ(index.shape[0], n.arg(1).shape[0]):
+            raise Refusal(f"{index.shape[0]} images for regions {list(n.arg(1).shape)}")
         return self.pooled(n, 4)
 
     def ref(self, n: Node, x: Any, rois: Any, images: Any) -> Any:

@@ -7,9 +7,14 @@ from onefold.ir.graph import Graph, detach
 
 def remove_dead(graph: Graph) -> int:
     """Take out nodes whose results are neither read nor outputs; returns how many."""
-    removed = 0
-    for g in list(graph.regions_and_self()):
-        removed += _sweep(g, graph)
+    return _clean(graph, graph)
+
+
+def _clean(g: Graph, whole: Graph) -> int:
+    removed = _sweep(g, whole)
+    for n in g.nodes:  # those that are left: the bodies of the others went with them
+        for body in n.regions:
+            removed += _clean(body, whole)
     return removed
 
 

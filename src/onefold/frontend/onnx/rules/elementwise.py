@@ -52,6 +52,8 @@ def dropout(n: OnnxNode, b: Builder) -> Sequence[Value]:
     ratio = n.attr("ratio", 0.5) if n.opset < 12 else _number(n, 1, 0.5)
     training = bool(_number(n, 2, 0)) if n.opset >= 12 else False
     mask_type = x.dtype if n.opset < 10 else dtypes.b1
+    if training and not 0 <= ratio < 1:
+        raise Refusal(f"a ratio of {ratio}")
     if training and ratio > 0:
         mask = dropout_mask(n, b, x, float(ratio))
         kept = b.op(Mul(), b.op(Cast(x.dtype), mask), b.const(1 / (1 - ratio), x.dtype))

@@ -13,7 +13,7 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Value
 from onefold.ir.types import AnyType, OptionalType, SequenceType, TensorType
 from onefold.ops import sequence as seq
-from onefold.ops.base import NeedsValue, Refusal, axis_of
+from onefold.ops.base import NeedsValue, Refusal, true_axis
 from onefold.ops.formats import OnnxNode
 from onefold.ops.indexing import Gather
 from onefold.ops.known import content_of, dims_of, found, one_int
@@ -103,7 +103,7 @@ def erase(n: OnnxNode, b: Builder) -> Sequence[Value]:
 @rule("SplitToSequence")
 def split_to_sequence(n: OnnxNode, b: Builder) -> Sequence[Value]:
     x = n.arg(0)
-    axis = axis_of(int(n.attr("axis", 0)), len(x.shape))
+    axis = true_axis(int(n.attr("axis", 0)), len(x.shape))
     keep = bool(n.attr("keepdims", 1))
     sizes = _sizes(n, x.shape[axis])
     if sizes is None:
