@@ -32,12 +32,28 @@ def lstm(n: TfliteNode, b: Builder) -> Sequence[Value]:
         raise Refusal("an LSTM whose input gate is tied to its forget gate")
     if len(n.arg(0).shape) != 3:
         raise Refusal(f"an LSTM of an input of rank {len(n.arg(0).shape)}")
+    _check_shapes(n)
     if is_quantized(n.arg(0)):
         return _integer(n, b)
     for k in (*range(WEIGHTS, WEIGHTS + 4), *range(RECURRENT, RECURRENT + 4)):
         if n.arg(k).dtype is not n.arg(0).dtype:
             raise Refusal(f"an LSTM of {n.arg(0).dtype} with weights of {n.arg(k).dtype}")
     return _float(n, b)
+
+
+def _check_shapes(n: TfliteNode) -> None:
+    """Raises Refusal unless all gates have one number of units, and the states have it too."""
+    width, units = n.arg(0).shape[2], n.arg(RECURRENT + 1).shape[:1]
+    for k in range(4):
+        for first, wanted in ((WEIGHTS, (*units, width)), (RECURRENT, (*units, *units))):
+            if n.arg(first + k).shape != wanted:
+                raise Refusal(f"its weights {list(n.arg(first + k).shape)} are not {list(wanted)}")
+        bias = n.input(BIASES + k)
+        if bias is not None and bias.shape != units:
+            raise Refusal(f"its bias {list(bias.shape)} is not {list(units)}")
+    for k in (STATE, CELL):
+        if len(n.arg(k).shape) != 2 or n.arg(k).shape[1:] != units:
+            raise Refusal(f"its state {list(n.arg(k).shape)} does not hold {list(units)} units")
 
 
 def _float(n: TfliteNode, b: Builder) -> Sequence[Value]:
