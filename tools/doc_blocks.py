@@ -6,6 +6,8 @@ The first word behind the fence is the language, further words say what becomes 
     ```sh run                   is executed by bash, stopping at the first failure
     ```console run              its lines behind `$ ` are executed, the others are their output
     ```console run=1            the same, and the exit code must be 1
+    ```console run some         the output shown is a part of it, and is not renewed
+    ```sh run needs=PROGRAM     the test of the page is skipped where there is no such program
     ```c file=app.c             is written to a file
 
 Everything else is shown only. The blocks of one page run in order, in one folder that begins with
@@ -29,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ("digits.onnx", "three.png", "five.png", "test_digits.npz")
-FENCE = re.compile(r"^```(.+?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WIDTH = 100
 
 
@@ -72,7 +74,7 @@ def blocks(text: str) -> list[Block]:
     """The fenced blocks of a page, in order."""
     found = []
     for m in FENCE.finditer(text):
-        language, *words = m[1].split()
+        language, *words = m[1].split() or [""]
         line = text.count("\n", 0, m.start()) + 1
         found.append(Block(language, tuple(words), m[2], m.span(2), line))
     return found

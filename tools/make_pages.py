@@ -1,4 +1,4 @@
-"""Writes the pages of the docs that are made from the code: errors, operators, command line.
+"""Writes what the docs take from the code: errors, operators, command line, errors of functions.
 
     python -m tools.make_pages            write them
     python -m tools.make_pages NAME       print one of them
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from inspect import cleandoc
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import click
 
+from tools.make_tables import put
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 COMMAND = "python -m tools.make_pages"
+MATH = re.compile(r"^//   (\w+) +([\d.]+) +([\d.]+)(?: +(\[.*\]))?$", re.MULTILINE)
 
 
 def errors_page() -> str:
@@ -94,6 +98,16 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def math_table() -> str:
+    """The table in the head of kernels/of_math.h as Markdown."""
+    from onefold.run.artifact import KERNELS
+
+    lines = ["| function | f32 | f64 | on |", "|---|--:|--:|---|"]
+    for m in MATH.finditer((KERNELS / "of_math.h").read_text("utf-8")):
+        lines.append(f"| `{m[1]}` | {m[2]} | {m[3]} | {m[4] or 'all values'} |")
+    return "\n".join(lines)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "errors": errors_page, "operators": operators_page, "command-line": command_line_page,
 }  # fmt: skip
@@ -105,6 +119,7 @@ def main() -> int:
         return 0
     for name, page in PAGES.items():
         (DOCS / f"{name}.md").write_text(page(), "utf-8")
+    put("math", math_table())
     return 0
 
 

@@ -17,7 +17,7 @@ import threading
 import unittest
 import warnings
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,10 +78,16 @@ def names() -> list[str]:
 def run_some(wanted: Sequence[str]) -> None:
     """Run the named tests in this process; one line of JSON each."""
     warnings.simplefilter("ignore")
+    for outcome in run_here(lambda _: wanted):
+        print(json.dumps(asdict(outcome)), flush=True)
+
+
+def run_here(choose: Callable[[Sequence[str]], Sequence[str]]) -> Iterator[Outcome]:
+    """Run, in this process, the tests that `choose` picks from the sorted names of all."""
     backend = _recorder()
     tests = _tests(backend)
-    for n in wanted:
-        print(json.dumps(asdict(_run(n, tests[n], backend))), flush=True)
+    for n in choose(sorted(tests)):
+        yield _run(n, tests[n], backend)
 
 
 def _run(name: str, test: unittest.TestCase, backend: Any) -> Outcome:
