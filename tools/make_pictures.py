@@ -65,7 +65,7 @@ def _run(command: str, folder: str) -> str:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=folder, text=True,
-                          env=environment, stdout=subprocess.PIPE, timeout=600, check=True)  # fmt: skip
+                          env=environment, stdout=subprocess.PIPE, timeout=600, check=True)
     return done.stdout.replace(f"{folder}/", "").rstrip("\n")
 
 

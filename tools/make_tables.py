@@ -3,9 +3,9 @@
     python -m tools.make_tables bench     times, beside other runtimes (the machine must be quiet)
     python -m tools.make_tables sizes     bytes on a microcontroller
 
-Real models are taken from the folder that ONEFOLD_TESTDATA names (default: `../shared`), where there
-is one; the demo's network is always there. A table `NAME` stands between `<!-- table:NAME -->` and
-`<!-- /table:NAME -->`.
+Real models are taken from the folder that ONEFOLD_TESTDATA names (default: `../shared`), where
+there is one; the demo's network is always there. A table `NAME` stands between
+`<!-- table:NAME -->` and `<!-- /table:NAME -->`.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ FLOW = [
     ["onnx_backend"],
     ["dev"],
     ["cli"],
+    ["__main__"],
 ]
 
 # What goes the other way, each for a reason. Imports for types alone are free.
