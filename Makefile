@@ -1,6 +1,7 @@
 # make demo   install what the demo needs, compile the demo network, classify real digits
 # make test   the whole test suite
 # make lint   ruff and mypy
+# make test-peers   recorded outputs of PyTorch computed anew, in an environment of its own
 # make venv   a development environment in .venv
 # Any Python from 3.11 on will do: make test PYTHON=/path/to/python3.12
 
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
             && echo $$p && break; done)
 PYTEST_ARGS ?= -q -n auto
 
-.PHONY: demo test lint venv emulators clean
+.PHONY: demo test test-peers lint venv emulators clean
 
 demo: $(VENV)/.demo
 	$(PY) demo/demo.py
@@ -23,6 +24,11 @@ test: $(VENV)/.dev emulators
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+test-peers: | $(PY)
+	$(PYTHON) -m venv $(VENV)-torch
+	$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 numpy
+	$(VENV)-torch/bin/python tests/peers/record_torch.py --check
 
 venv: $(VENV)/.dev
 

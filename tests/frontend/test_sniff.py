@@ -70,7 +70,7 @@ def zipped(*names: str) -> bytes:
     (zipped("net/data.pkl", "net/data/0"), "pytorch"),
     (zipped("net/data.pkl", "net/constants.pkl", "net/code/__torch__.py"), "torchscript"),
     (zipped("config.json", "model.weights.h5"), "keras"),
-    (zipped("readme.txt"), "zip"), (gzip.compress(b"x"), "gzip"),
+    (zipped("readme.txt"), "zip"), (gzip.compress(b"x", mtime=0), "gzip"),
     (b"GGUF\3\0\0\0", "gguf"), (b"\x0a\0\0\0\0\0\0\0" + b'{"a":{}}  ', "safetensors"),
     (b"\x18\0\0\0ORTM" + bytes(20), "ort"), (b"\x18\0\0\0ET12" + bytes(20), "executorch"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "lfs"),
