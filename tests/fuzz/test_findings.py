@@ -47,7 +47,8 @@ class M:
         tensors = [numpy_helper.from_array(np.asarray(a), n) for n, a in self.consts.items()]
         graph = helper.make_graph(self.nodes, "g", self.inputs, outs, tensors)
         sets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1),
-                helper.make_opsetid("own", 1)]  # fmt: skip
+                helper.make_opsetid("own", 1),
+                helper.make_opsetid("ai.onnx.preview.training", 1)]  # fmt: skip
         proto = helper.make_model(graph, opset_imports=sets, ir_version=8)
         return bytes(proto.SerializeToString())
 
@@ -85,6 +86,16 @@ FINDINGS = [
       outputs=("z",)),
     M("a contributed operator without inputs", [helper.make_node(
         "Gelu", [], ["y"], domain="com.microsoft")], words=("Gelu", "takes 1")),
+    M("pads that are a text", [helper.make_node("FusedConv", ["x", "w"], ["y"], pads="line",
+        domain="com.microsoft")], [x(1, 1, 4, 4)], {"w": np.ones((1, 1, 3, 3), np.float32)},
+      ("'pads' is not of the type INTS",)),
+    M("a momentum that is a text", [helper.make_node(
+        "Momentum", ["r", "t", "x", "x", "x"], ["y", "z"], alpha="a", beta=0.9, mode="standard",
+        norm_coefficient=0.1, domain="ai.onnx.preview.training")], [x(2)],
+      {"r": np.float32(1), "t": np.int64(0)}, ("'alpha' is not of the type FLOAT",)),
+    M("an attribute of another operator", [helper.make_node(
+        "DequantizeLinear", ["x", "s"], ["y"], to=7, domain="com.microsoft")],
+      [x(2, kind=TensorProto.UINT8)], {"s": np.float32(1)}),
     # --- contents that do not fit
     M("k of two numbers", [node("TopK", "x k", "y z")], [x(4)], {"k": ints(1, 2)}, ("one number",)),
     M("limits without elements", [node("Range", "a b c")], (),
@@ -102,6 +113,8 @@ FINDINGS = [
     M("numbers that an element cannot hold", [node("DynamicQuantizeLinear", "x", "y s z")],
       [x(3, kind=TensorProto.INT8)], words=("int8",)),
     # --- axes of single numbers
+    M("a frame step that is a text", [node("STFT", "x f")], [x(1, 16, 1)],
+      {"f": np.array(["a b"], object)}, ("STFT",)),
     M("a slice of a number", [node("Slice", "x s e a")], [x()],
       {"s": ints(0), "e": ints(1), "a": ints(0)}, ("single number",)),
     M("parts of a number", [node("Split", "x", "y z", axis=0)], [x()], words=("single number",),
@@ -367,6 +380,19 @@ def test_tflite_zero_points_beyond_their_type() -> None:
     a = T(np.zeros((1, 4), np.int8), scale=0.1, zero=1 << 38)
     data = tflite("ADD", [a, a], [T(dtype="int8", scale=0.1)], "AddOptions")
     assert "zero point 274877906944" in message(data, "tflite")
+
+
+def test_tflite_long_rows_are_planned_quickly() -> None:
+    """Half a million columns of a transposed convolution, a million phases of another one."""
+    from tests.frontend.tflite_build import T
+
+    for stride, columns in ((1, 1 << 19), (1 << 10, 4)):
+        shape = T(np.array([1, stride, stride * columns, 1], np.int32), const=True)
+        w = T(np.ones((1, 1, 1, 1), np.float32), const=True)
+        data = tflite("TRANSPOSE_CONV", [shape, w, floats(1, 1, columns, 1)], [T()],
+                      "TransposeConvOptions", strideW=stride, strideH=stride, padding=1)  # fmt: skip
+        way = came(data, "tflite")
+        assert way.refusal or STAGES[way.stage] == "C"
 
 
 def test_tflite_segments_of_a_number() -> None:

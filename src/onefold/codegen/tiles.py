@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,6 +54,9 @@ class Tile:
     vectors: int
 
 
+MOST_EDGES = 1 << 20  # tiles that are asked whether they leave the input
+
+
 @dataclass(frozen=True)
 class Run:
     """Tiles of one kind, one after another: `count` of `width` columns from column `first` on."""
@@ -74,28 +78,32 @@ class Group:
     tail: int
 
 
-def runs_of(columns: Dim, widest: int, is_edge: Callable[[int, int], bool]) -> list[Run]:
+def runs_of(
+    columns: Dim, widest: int, is_edge: Callable[[int, int], bool] | None = None
+) -> list[Run]:
     """The columns shared out in tiles of two neighbouring widths; unknown numbers of columns in
-    full tiles and single columns. is_edge(first, width) tells which leave the input."""
+    full tiles and single columns. is_edge(first, width) tells which leave the input: some of the
+    first and some of the last ones."""
     if not isinstance(columns, int):
         whole = dims.floordiv(columns, widest)
         return [Run(0, widest, whole), Run(-widest, 1, dims.mod(columns, widest))]
     tiles = -(-columns // widest)
     width = -(-columns // tiles)
     big = columns - tiles * (width - 1)
-    out: list[Run] = []
-    at = 0
-    for k in range(tiles):
-        wide = width if k < big else width - 1
-        edge = is_edge(at, wide)
-        last = out[-1] if out else None
-        if last is not None and last.width == wide and last.edge == edge:
-            assert isinstance(last.count, int)
-            out[-1] = Run(last.first, wide, last.count + 1, edge)
-        else:
-            out.append(Run(at, wide, 1, edge))
-        at += wide
-    return out
+
+    def tile(k: int) -> tuple[int, int]:
+        return (k * width, width) if k < big else (big + k * (width - 1), width - 1)
+
+    left, right = _inner(tiles, lambda k: is_edge is not None and is_edge(*tile(k)))
+    ends = sorted({0, min(left, tiles), max(right, 0), min(big, tiles), tiles})
+    return [Run(*tile(k), end - k, not left <= k < right) for k, end in pairwise(ends)]
+
+
+def _inner(tiles: int, edge: Callable[[int], bool]) -> tuple[int, int]:
+    """The tiles from the first one to the last one (exclusive) that stay inside the input."""
+    left = next((k for k in range(min(tiles, MOST_EDGES)) if not edge(k)), tiles)
+    right = next((k + 1 for k in range(tiles - 1, left, -1) if not edge(k)), left + 1)
+    return (left, right) if left < tiles else (tiles, tiles)
 
 
 def groups_of(channels: int, lanes: int, vectors: int) -> list[Group]:
@@ -127,7 +135,7 @@ def choose_tile(m: Machine, channels: int, columns: Dim, steps: int) -> tuple[Ti
         for t in range(1, min(16, known, max(room, 1)) + 1):
             cost = 0.0
             for g in groups_of(channels, m.lanes, b):
-                for r in runs_of(known, t, lambda at, wide: False):
+                for r in runs_of(known, t):
                     n, v = r.width, g.vectors
                     step = max(n * v, n + v, m.latency) / 2
                     count = r.count if isinstance(r.count, int) else 1

@@ -114,7 +114,7 @@ def _chosen(model: Any, rng: random.Random) -> tuple[dict[str, Any], dict[str, A
 def contents(d: Any, sizes: Any, rng: random.Random) -> Any:
     """Contents for an input that decides shapes: small numbers."""
     if d.kind != "tensor" or d.dtype not in dtypes.BY_NAME:
-        return [np.zeros((2, 3), np.float32)] if d.kind == "sequence" else np.float32(1)
+        return [np.zeros((2, 3), np.float32)] if d.kind == "sequence" else np.ones((), np.float32)
     shape = []
     for k, n in enumerate(d.shape or ()):
         size = n if isinstance(n, int) and n >= 0 else sizes.get(d.dim_name(k), 1)

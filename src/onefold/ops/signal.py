@@ -22,6 +22,8 @@ def scalar_of(n: Node, i: int, what: str) -> int:
     a = need_const(n, i, what)
     if a.size != 1:
         raise Refusal(f"{n.op.name} has a {what} of {a.size} elements")
+    if a.dtype.kind not in "iu":
+        raise Refusal(f"{n.op.name} has a {what} of type {a.dtype.name}")
     return int(a.reshape(-1)[0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 
@@ -55,6 +55,9 @@ def phases_of(a: Axis, out: int) -> list[Phase]:
     return found
 
 
+MOST_PHASES = 64  # each is a loop nest of its own
+
+
 class TransposedConv(Family):
     """Direct convolutions of of_conv.h, one for each phase."""
 
@@ -72,6 +75,8 @@ class TransposedConv(Family):
         assert isinstance(op, ConvTranspose)
         if op.group != 1:
             return f"it has {op.group} groups"
+        if prod(op.strides) > MOST_PHASES:
+            return f"strides {op.strides} make too many phases"
         return _Transposed(node, m, op).choice()
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from onefold.defects import told
 from onefold.errors import MemoryLimitError, Miss, ModelFormatError, UnsupportedModelError
 from onefold.frontend import importer
@@ -179,6 +181,7 @@ class Importer:
         return v
 
     def _bound_tensor(self, name: str, data: Array) -> Value:
+        data = np.asarray(data)
         return Value(self.builder.name(name), TensorType(data.shape, dtypes.of(data.dtype)), data)
 
     def _bound_sequence(self, i: r.ValueInfo, data: Sequence[Array] | None) -> Value:

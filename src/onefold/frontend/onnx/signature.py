@@ -37,6 +37,7 @@ def check(n: r.Node, opset: int) -> str:
         raise Refusal("it has no result")
     found = signature(n, opset)
     if found is None:
+        _check_by_name(n)
         return ""
     _, letters, least, most_outputs, kinds, needed = found
     _check_inputs(n, letters, least)
@@ -57,6 +58,27 @@ def _attributes(name: str) -> frozenset[str] | None:
     """Attributes of an operator in any version; None where it has no table."""
     versions = OPERATORS.get(name)
     return None if versions is None else frozenset(k for v in versions for k in v[4])
+
+
+@cache
+def _kinds_of_names() -> dict[str, frozenset[str]]:
+    """The types that an attribute of a name has in any of ONNX's own operators."""
+    kinds: dict[str, set[str]] = {}
+    for versions in OPERATORS.values():
+        for one in versions:
+            for name, kind in one[4].items():
+                kinds.setdefault(name, set()).add(kind)
+    return {name: frozenset(k) for name, k in kinds.items()}
+
+
+def _check_by_name(n: r.Node) -> None:
+    """Contributed operators use the names of ONNX's own for the same things."""
+    for name, value in n.attributes.items():
+        kinds = _kinds_of_names().get(name)
+        if not kinds or isinstance(value, r.AttributeRef):
+            continue
+        if not any(_is(k, value) for k in kinds):
+            raise Refusal(f"the attribute '{name}' is not of the type {' or '.join(sorted(kinds))}")
 
 
 def known(n: r.Node, name: str) -> bool:

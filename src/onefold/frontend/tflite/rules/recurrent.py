@@ -111,8 +111,8 @@ def _integer(n: TfliteNode, b: Builder) -> Sequence[Value]:
     for g in range(4):
         own = n.input(BIASES + g)
         if own is not None:
-            if own.data is None:
-                raise Refusal("a bias is not constant")
+            if own.data is None or own.dtype is not dtypes.i32:
+                raise Refusal("a bias is not constant, or not int32")
             bias[g] += own.data
     rest = -zero_of(h) * r.astype(np.int64).sum(axis=2)
     hidden = n.intermediates[4]

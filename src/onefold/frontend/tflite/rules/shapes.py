@@ -13,7 +13,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Refusal, axis_of
+from onefold.ops.base import Refusal, axis_of, true_axis
 from onefold.ops.cast import Cast, Identity
 from onefold.ops.formats import TfliteNode
 from onefold.ops.known import checked_shape, dims_of
@@ -111,7 +111,7 @@ def pack(n: TfliteNode, b: Builder) -> Sequence[Value]:
 @tflite_rule("UNPACK")
 def unpack(n: TfliteNode, b: Builder) -> Sequence[Value]:
     x = n.arg(0)
-    axis = axis_of(int(n.option("axis", 0)), len(x.shape))
+    axis = true_axis(int(n.option("axis", 0)), len(x.shape))
     if x.shape[axis] != len(n.output_names):
         raise Refusal(f"{len(n.output_names)} results of an axis of {x.shape[axis]}")
     parts = split(b, x, axis, [1] * len(n.output_names), ())
