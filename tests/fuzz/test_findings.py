@@ -390,7 +390,8 @@ def test_tflite_long_rows_are_planned_quickly() -> None:
         shape = T(np.array([1, stride, stride * columns, 1], np.int32), const=True)
         w = T(np.ones((1, 1, 1, 1), np.float32), const=True)
         data = tflite("TRANSPOSE_CONV", [shape, w, floats(1, 1, columns, 1)], [T()],
-                      "TransposeConvOptions", strideW=stride, strideH=stride, padding=1)  # fmt: skip
+                      "TransposeConvOptions", strideW=stride, strideH=stride,
+                      padding=1)  # fmt: skip
         way = came(data, "tflite")
         assert way.refusal or STAGES[way.stage] == "C"
 
