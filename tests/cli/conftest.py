@@ -41,7 +41,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_cache(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEFOLD_CACHE_DIR", str(cache_folder))
     monkeypatch.setenv("PYTHONPATH", str(Path(onefold.__file__).parents[1]))  # for processes
-    for name in ("ONEFOLD_DEBUG", "ONEFOLD_DUMP"):
+    for name in ("ONEFOLD_DEBUG", "ONEFOLD_DUMP", "COLUMNS"):  # pytest-xdist sets the last
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
