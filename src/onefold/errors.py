@@ -525,5 +525,5 @@ class MissingExtraError(OnefoldError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"the package '{package}' is not installed",
                          why=f"{purpose} needs it, and it is not installed by default",
-                         remedy=f"pip install onefold[{extra}]")
+                         remedy=f"pip install 'onefold[{extra}]'")
         self.package, self.extra = package, extra

@@ -80,7 +80,10 @@ def test_a_referee_that_is_not_installed(cli, models, monkeypatch) -> None:
     monkeypatch.setattr(ort_peer.OnnxRuntime, "package", "no_such_package_here")
     done = cli("check", models / "net.onnx", "--against", "onnxruntime")
     assert done.code == 1
-    assert "pip install onefold[check]" in done.err
+    assert "pip install 'onefold[check]'" in done.err
+    unsaid = cli("check", models / "net.onnx")
+    assert unsaid.code == 0
+    assert "onnxruntime is not installed" in unsaid.out
 
 
 def test_a_tied_state(cli, tmp_path) -> None:

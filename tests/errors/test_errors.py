@@ -128,7 +128,7 @@ OF610: --threads is 0
     (MissingExtraError("onnxruntime", "check", "comparing with ONNX Runtime"), """\
 OF611: the package 'onnxruntime' is not installed
   why:   comparing with ONNX Runtime needs it, and it is not installed by default
-  next:  pip install onefold[check]"""),
+  next:  pip install 'onefold[check]'"""),
 ]
 
 

@@ -69,9 +69,14 @@ def referee(model: Model, against: str = "") -> Referee:
     notes: list[str] = []
     for peer in peers.suited(format):
         try:
-            return Referee(peer, peer.load(model, exact=True), tuple(notes))
+            running = peer.load(model, exact=True)
         except peers.PeerRefuses as e:
             notes.append(f"{peer.name} refuses the model: {str(e)[:100]}")
+            continue
+        if peer.name == "reference":  # the last one, and not an independent judge
+            notes += [f"{n} is not installed (pip install 'onefold[check]')"
+                      for n in peers.absent(format)[:1]]  # fmt: skip
+        return Referee(peer, running, tuple(notes))
     raise OptionError("no runtime takes this model", why="; ".join(notes))
 
 

@@ -96,6 +96,12 @@ def suited(format: str) -> list[Peer]:
     return sorted(fit, key=lambda p: p.trust, reverse=True)
 
 
+def absent(format: str) -> list[str]:
+    """Runtimes that read a format and are not installed, the most trusted first."""
+    fit = [p for p in peers().values() if format in p.formats and not available(p)]
+    return [p.name for p in sorted(fit, key=lambda p: p.trust, reverse=True)]
+
+
 def model_bytes(model: Model) -> bytes:
     """The model's file."""
     from pathlib import Path
