@@ -1,5 +1,5 @@
-"""Convolutions whose windows lie outside the input altogether: at padded borders of 1x1 windows, and
-in the phases of transposed convolutions."""
+"""Convolutions whose windows lie outside the input altogether: at padded borders of 1x1 windows,
+and in the phases of transposed convolutions."""
 
 from __future__ import annotations
 
