@@ -109,7 +109,11 @@ class Form:
         known: dict[Any, Any] = {**self.constants, **feeds}
         for runnable, ins, outs in self.parts:
             known.update(zip(outs, runnable.run([known[k] for k in ins]), strict=True))
-        return {n: known[k] for n, k in zip(self.outputs, self.output_keys, strict=True)}
+        given = self.constants.keys() | feeds.keys()
+        return {
+            n: np.array(known[k]) if k in given and isinstance(known[k], np.ndarray) else known[k]
+            for n, k in zip(self.outputs, self.output_keys, strict=True)
+        }
 
     def reset(self) -> None:
         for runnable, _, _ in self.parts:

@@ -274,6 +274,24 @@ def test_a_graph_that_depends_on_contents_says_so() -> None:
     assert out["y"].shape == (2, 3)
 
 
+def test_results_belong_to_the_caller(own_cache: Path) -> None:
+    """Outputs that are inputs or constants are copies: writing into them changes nothing."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])
+    outs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in ("x", "c", "y")]
+    c = onnx.numpy_helper.from_array(np.ones(3, np.float32), "c")
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [x], outs, [c])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    program = onefold.load(proto).compile()
+    given = np.arange(3, dtype=np.float32)
+    for _ in range(2):
+        out = program(given)
+        assert [out[n].tolist() for n in ("x", "c", "y")] == [[0, 1, 2], [1, 1, 1], [0, 1, 2]]
+        for array in out.values():
+            array[:] = 7
+    assert given.tolist() == [0, 1, 2]
+
+
 # --- threads -------------------------------------------------------------------------------------
 
 

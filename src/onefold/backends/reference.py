@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class Evaluated:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._state: dict[int, Array] = {}
+        self._lock = threading.Lock()
         self.reset()
 
     def reset(self) -> None:
@@ -43,6 +45,12 @@ class Evaluated:
             self._state[id(s)] = zeros if s.initial is None else s.initial
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
+        if not self.graph.states:
+            return self._run(inputs)
+        with self._lock:
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Array]) -> list[Array]:
         from onefold.dev.reference import Environment
 
         env = Environment()
@@ -52,4 +60,5 @@ class Evaluated:
         for s in self.graph.states:
             if s.update is not None:
                 self._state[id(s)] = env.get(s.update)
-        return outs
+        # Views and the arrays themselves of inputs, constants and states are not the caller's.
+        return [np.array(y) if isinstance(y, np.ndarray) else y for y in outs]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onefold.defects import told
 from onefold.errors import OnefoldError, RunError
 from onefold.ir import dims
 from onefold.ir.graph import Graph, Node, Value
@@ -56,6 +57,9 @@ class Environment:
         except (ValueError, IndexError, TypeError, OverflowError, ArithmeticError) as e:
             raise RunError(f"{n.op.name} cannot be computed", where=str(n.origin),
                            why=str(e)) from e  # fmt: skip
+        except Exception as e:
+            raise RunError(f"{n.op.name} cannot be computed", where=str(n.origin),
+                           why=told(e, str(n.origin), n.op.name)) from e  # fmt: skip
         outs = out if isinstance(out, (tuple, list)) else [out]
         for v, y in zip(n.outputs, outs, strict=False):
             if isinstance(v.type, TensorType) and not isinstance(y, np.ndarray):
