@@ -165,5 +165,22 @@ def test_a_network_too_large_for_the_device(tmp_path: Path) -> None:
              h.make_node("ReduceMax", ["a"], ["y"], axes=[1, 2, 3], keepdims=0)]  # fmt: skip
     path = save(tmp_path, "large", nodes, [("x", T.FLOAT, [1, 64, 64, 60])],
                 [("y", T.FLOAT, [1])])  # fmt: skip
-    with pytest.raises(PlanError, match="do not fit into the memory of 'cortex-m0'"):
+    with pytest.raises(PlanError, match="do not fit into the memory of 'cortex-m0'") as refused:
         build(onefold.load(path), "cortex-m0", tmp_path / "out")
+    assert refused.value.code == "OF302"
+
+
+def test_weights_too_large_for_the_device_are_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    from onefold.errors import PlanError
+    from tests.e2e.made import save
+
+    path = save(tmp_path, "heavy", [h.make_node("MatMul", ["x", "w"], ["y"])],
+                [("x", T.FLOAT, [1, 600])], [("y", T.FLOAT, [1, 600])],
+                [("w", np.ones((600, 600), np.float32))])  # fmt: skip
+    with pytest.raises(PlanError, match="does not fit into the memory of 'cortex-m0'") as refused:
+        build(onefold.load(path), "cortex-m0", tmp_path / "out")
+    assert refused.value.code == "OF302"
+    assert "region 'flash': overflowed by" in str(refused.value)

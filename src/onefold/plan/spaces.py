@@ -59,6 +59,7 @@ def place_arenas(
             + ", ".join(f"{room} in '{name}'" for name, room in rooms),
             remedy="Use a smaller input (--shape, --dim), a smaller or integer model, or a "
             "device with more memory.",
+            kind=PlanError.FIT,
         )
     return arenas
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from onefold.backends.cpu import Cpu
 from onefold.codegen.model import Sources, emit
 from onefold.codegen.text import c_name
-from onefold.errors import FallbackError, OnefoldError, ShapeError
+from onefold.errors import FallbackError, OnefoldError, PlanError, ShapeError, ToolchainError
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.ir import dims as sizes
 from onefold.ir.graph import Array, Graph
@@ -188,12 +189,29 @@ def _compile(sources: Sources, t: Target, folder: Path, level: str) -> _Made:
     toolchain.archive([*renamed, weights], library)
     if t.os == "none":
         program = folder / f"{sources.prefix}.elf"
-        toolchain.link_firmware([runner, *renamed, weights], program, t)
+        with _fitting(t):
+            toolchain.link_firmware([runner, *renamed, weights], program, t)
     else:
         program = folder / f"{sources.prefix}_run"
         toolchain.link_executable([runner, *renamed, weights], program, t)
     runner.unlink()
     return _Made(tuple(renamed), weights, library, program)
+
+
+@contextmanager
+def _fitting(t: Target) -> Iterator[None]:
+    """The linker knows to the byte what does not fit; its message becomes one about the device."""
+    try:
+        yield
+    except ToolchainError as e:
+        over = [line for line in e.detail if "overflow" in line]
+        if not over:
+            raise
+        sizes = ", ".join(f"{m.size:,} bytes of {m.name}" for m in t.memories)
+        raise PlanError(
+            f"the program does not fit into the memory of '{t.name}'", why=f"it has {sizes}",
+            detail=[line.removeprefix("ld.lld: error: ") for line in over], kind=PlanError.FIT,
+        ) from e  # fmt: skip
 
 
 def _rename(o: Path, name: str) -> Path:

@@ -61,7 +61,8 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
         f"  static int64_t dims[{max(dims, 1)}];\n"
         + (f'  get("dims.bin", dims, {8 * given});\n' if given else "")
         + "  paint();\n"
-        f"  const int error = {prefix}_run({_arena_argument(program)}, {prefix}_weights, state, ins, results, dims);\n"
+        f"  const int error = {prefix}_run({_arena_argument(program)}, {prefix}_weights, state, "
+        "ins, results, dims);\n"
         "  const unsigned used = stack_used();\n"
     )
     return "\n".join(head) + body.replace("@READS@", reads).replace("@WRITES@", writes).replace(
