@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import onefold
-from onefold.errors import FallbackError, ShapeError
+from onefold.errors import FallbackError, ShapeError, TargetError
 from onefold.run import emulator
 from onefold.ship import build
 from onefold.target import find
@@ -184,3 +184,10 @@ def test_weights_too_large_for_the_device_are_refused(tmp_path: Path) -> None:
         build(onefold.load(path), "cortex-m0", tmp_path / "out")
     assert refused.value.code == "OF302"
     assert "region 'flash': overflowed by" in str(refused.value)
+
+
+def test_a_target_that_cannot_be_built_for_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="'wasm32' cannot be built yet") as refused:
+        build(onefold.load(DIGITS), "wasm32", tmp_path / "out")
+    assert refused.value.code == "OF404"
+    assert not (tmp_path / "out").exists()

@@ -15,7 +15,14 @@ import numpy as np
 from onefold.backends.cpu import Cpu
 from onefold.codegen.model import Sources, emit
 from onefold.codegen.text import c_name
-from onefold.errors import FallbackError, OnefoldError, PlanError, ShapeError, ToolchainError
+from onefold.errors import (
+    FallbackError,
+    OnefoldError,
+    PlanError,
+    ShapeError,
+    TargetError,
+    ToolchainError,
+)
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.ir import dims as sizes
 from onefold.ir.graph import Array, Graph
@@ -95,6 +102,12 @@ def build_graph(
     graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True
 ) -> Bundle:
     """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
+    if t.os == "none" and not t.memories:
+        raise TargetError(
+            f"programs for '{t.name}' cannot be built yet", kind=TargetError.CANNOT,
+            why="how its weights and its image are put together is not written yet",
+            remedy="`onefold targets` lists the others; those with memories or Linux can be built.",
+        )  # fmt: skip
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
     program = plan(graph, t)
