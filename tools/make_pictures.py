@@ -21,7 +21,7 @@ from rich.text import Text
 from tools.doc_blocks import DEMO, ROOT
 
 PICTURES = ROOT / "docs" / "pictures"
-WIDTH = 100
+WIDTH = 106
 SCENES: dict[str, tuple[tuple[str, str], ...]] = {
     "demo": (("make demo", f"{sys.executable} {ROOT / 'demo' / 'demo.py'}"),),
     "run": (
@@ -49,7 +49,6 @@ def _draw(name: str) -> None:
             (Path(folder) / file).write_bytes((ROOT / "demo" / file).read_bytes())
         for shown, instead in SCENES[name]:
             console.print(Text.assemble(("$ ", "bold green"), (shown, "bold")))
-            _run(instead or shown, folder)  # once before, so that everything is compiled
             console.print(Text.from_ansi(_run(instead or shown, folder)))
     # A picture in a page loads nothing from elsewhere, so the web font goes.
     plain = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
@@ -62,6 +61,7 @@ def _draw(name: str) -> None:
 def _run(command: str, folder: str) -> str:
     environment = {
         **os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH), "TTY_INTERACTIVE": "0",
+        "ONEFOLD_CACHE_DIR": f"{folder}/cache",  # nothing compiled beforehand
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=folder, text=True,
