@@ -1,7 +1,8 @@
 # make demo   install what the demo needs, compile the demo network, classify real digits
-# make test   the whole test suite
+# make test   the test suite
+# make test-slow   what takes too long for every change
+# make test-peers  recorded outputs of PyTorch computed anew, in an environment of its own
 # make lint   ruff and mypy
-# make test-peers   recorded outputs of PyTorch computed anew, in an environment of its own
 # make venv   a development environment in .venv
 # Any Python from 3.11 on will do: make test PYTHON=/path/to/python3.12
 
@@ -13,22 +14,28 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
             && echo $$p && break; done)
 PYTEST_ARGS ?= -q -n auto
 
-.PHONY: demo test test-peers lint venv emulators clean
+.PHONY: demo test test-slow test-peers lint venv emulators clean
 
 demo: $(VENV)/.demo
 	$(PY) demo/demo.py
 
 test: $(VENV)/.dev emulators
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest $(PYTEST_ARGS) -m "not slow"
+
+test-slow: $(VENV)/.dev emulators
+	$(PY) -m pytest $(PYTEST_ARGS) -m slow
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-test-peers: | $(PY)
-	$(PYTHON) -m venv $(VENV)-torch
-	$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 numpy
+test-peers: $(VENV)-torch/.made
 	$(VENV)-torch/bin/python tests/peers/record_torch.py --check
+
+$(VENV)-torch/.made: | $(PY)
+	$(PY) -m venv $(VENV)-torch
+	$(VENV)-torch/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 numpy
+	@touch $@
 
 venv: $(VENV)/.dev
 
@@ -45,20 +52,20 @@ $(VENV)/.dev: pyproject.toml | $(PY)
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-# Tests for other machines run in QEMU where it is installed and say that they skip where it is not.
-# A CI machine that lets us install packages gets it.
+# Tests for other machines run in QEMU where it is installed and say that they skip where it is not;
+# in CI they must run. A CI machine that lets us install packages gets it.
 emulators:
 ifeq ($(CI),true)
 	@if command -v qemu-aarch64 >/dev/null && command -v qemu-system-arm >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends qemu-user qemu-system-arm >/dev/null; \
-	else echo "QEMU is missing and cannot be installed here: the emulator tests will be skipped"; fi
+	else echo "QEMU is missing and cannot be installed here: the emulator tests will fail"; fi
 else
 	@command -v qemu-aarch64 >/dev/null && command -v qemu-system-arm >/dev/null \
 	  || echo "QEMU is missing (apt-get install qemu-user qemu-system-arm): its tests will be skipped"
 endif
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-torch build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -162,6 +162,18 @@ FINDINGS = [
     M("a sum of integers without end", [node("ReduceLogSumExp", "c a", "s", keepdims=0),
                                         node("Add", "s x")],
       [x(kind=INT)], {"c": ints(1, 2, 3), "a": ints(0)}, opset=18),
+    M("scales of a number", [node("DequantizeLinear", "x s")], [x(kind=TensorProto.INT8)],
+      {"s": np.ones(2, np.float32)}, ("DequantizeLinear", "single number")),
+    M("a ratio that is a text", [node("Dropout", "x r")], [x(2)], {"r": np.array("a b", object)},
+      ("Dropout", "not a single number")),
+    M("columns beyond int32", [node("TfIdfVectorizer", "x", mode="TF", min_gram_length=1,
+        max_gram_length=1, max_skip_count=0, ngram_counts=[0], ngram_indexes=[1 << 32],
+        pool_int64s=[3])], [x(4, kind=INT)], words=("TfIdfVectorizer", "columns")),
+    M("turns that are no number", [node("Loop", "m - x", "y", body=body(
+        node("Add", "s s", "t"), node("Identity", "c", "d"),
+        inputs=[x(kind=INT, name="i"), x(kind=TensorProto.BOOL, name="c"), x(4, name="s")],
+        outputs=[x(kind=TensorProto.BOOL, name="d"), x(4, name="t")]))],
+      [x(4)], {"m": np.float32(np.nan)}, ("Loop", "not an integer")),
     # --- graphs
     M("5000 inputs", [node("Sum", " ".join(["x"] * 5000))], [x(4)]),
     M("a mean of 100 inputs", [node("Mean", " ".join(["x"] * 100))], [x(4)]),

@@ -196,7 +196,7 @@ def work(source: Source, seeds: range, every: int, at: mmap.mmap) -> Tally:
             continue
         tally.stages[came.stage] += 1
         tally.refusals[came.refusal.split("'")[0][:60]] += bool(came.refusal)
-        if came.stage == 5 and every and tally.stages[5] % every == 0:
+        if came.stage == 5 and every and random.Random(-seed).randrange(every) == 0:
             tally.planned.append((seed, data))
     return tally
 

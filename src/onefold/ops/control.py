@@ -106,7 +106,7 @@ class Loop(Op):
     def trip_bound(self, n: Node) -> int | None:
         """The trip count where it is known."""
         m = n.input(0)
-        return None if m is None or m.data is None else max(int(_single(m)), 0)
+        return None if m is None or m.data is None else max(_turns(m), 0)
 
     def count(self, n: Node) -> Dim:
         """Number of turns: fixed, or a symbol."""
@@ -178,7 +178,7 @@ def _unrollable(trips: Value | None) -> bool:
         return False
     if trips.data is None:
         raise NeedsValue(trips, "its trip count decides the sizes inside its body")
-    return 0 <= int(_single(trips)) <= UNROLLED
+    return 0 <= _turns(trips) <= UNROLLED
 
 
 def _unrolled(n: OnnxNode, b: Builder, start: Sequence[Value]) -> Sequence[Value]:
@@ -190,7 +190,7 @@ def _unrolled(n: OnnxNode, b: Builder, start: Sequence[Value]) -> Sequence[Value
     go = cond is None or bool(_single(cond))
     carried = list(start)
     scans: list[list[Value]] = []
-    for turn in range(int(_single(trips))):
+    for turn in range(_turns(trips)):
         if not go:
             break
         first = [b.const(np.array(turn, np.int64)), b.const(np.array(True))]
@@ -214,6 +214,12 @@ def _stacked(n: OnnxNode, b: Builder, scans: Sequence[Sequence[Value]]) -> list[
         rows = [b.op(registry.make("Reshape", shape=(1, *v.shape)), v) for v in column]
         out.append(b.op(registry.make("Concat", axis=0), *rows))
     return out
+
+
+def _turns(v: Value) -> int:
+    if not v.dtype.is_int:
+        raise Refusal(f"the trip count '{v.name}' is {v.type}, not an integer")
+    return int(_single(v))
 
 
 def _single(v: Value) -> Any:

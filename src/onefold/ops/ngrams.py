@@ -113,6 +113,8 @@ def grams_of(counts: Sequence[int], indices: Sequence[int], pool: int) -> Any:
         if not 0 <= start <= end <= pool or (end - start) % size:
             raise Refusal(f"ngram_counts {list(counts)} for a pool of {pool}")
         out += [(size, at, 0) for at in range(start, end, size)]
+    if max(indices, default=0) >= 1 << 31:
+        raise Refusal(f"a result of {max(indices)} columns")
     if len(out) != len(indices) or min(indices, default=0) < 0:
         raise Refusal(f"{len(indices)} ngram_indexes for {len(out)} n-grams")
     rows = [(size, at, int(to)) for (size, at, _), to in zip(out, indices, strict=True)]

@@ -13,7 +13,7 @@ from onefold.ir.dtypes import DType
 from onefold.ir.graph import Array, Builder, Node, Value
 from onefold.ir.scalar import Scalar, TensorExpr
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Lowering, Op, Refusal, axis_of, operator
+from onefold.ops.base import Case, Lowering, Op, Refusal, operator, true_axis
 from onefold.ops.convert import convert
 from onefold.ops.elementwise import tensor
 from onefold.ops.formats import OnnxNode
@@ -26,7 +26,7 @@ def granularity(n: Node, i: int, axis: int, block: int) -> Place:
     x, p = tensor(n, 0), tensor(n, i)
     if p.size == 1 and (not block or not x.shape):
         return lambda at: (0,) * len(p.shape)
-    k = axis_of(axis, len(x.shape))
+    k = true_axis(axis, len(x.shape))
     if block > 0:
         blocks = dims.ceildiv(x.shape[k], block)
         if p.shape != (*x.shape[:k], blocks, *x.shape[k + 1 :]):

@@ -363,7 +363,8 @@ def _refuse(done: Finished, command: str, work: Path) -> None:
     text = "\n".join(lines).lower()
     full = "no space left" in text or "nospaceleft" in text or "disk quota" in text
     if full or (done.status < 0 and _free(work) < _LEAST_SPACE):  # zig aborts on a full disk
-        raise DiskError("no space left: the compiler ran out of disk space", where=command, detail=lines[:5])
+        raise DiskError("no space left: the compiler ran out of disk space", where=command,
+                        detail=lines[:5])  # fmt: skip
     reason = f"signal {-done.status}" if done.status < 0 else f"exit status {done.status}"
     raise ToolchainError("the C compiler or linker failed", where=command, why=reason,
                          detail=lines)

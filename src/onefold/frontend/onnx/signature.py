@@ -71,10 +71,17 @@ def _kinds_of_names() -> dict[str, frozenset[str]]:
     return {name: frozenset(k) for name, k in kinds.items()}
 
 
+# Where a contributed operator gives one of ONNX's names a type of its own.
+_OWN_KINDS = {
+    ("FusedGemm", "activation_alpha"): frozenset({"FLOAT"}),
+    ("FusedGemm", "activation_beta"): frozenset({"FLOAT"}),
+}
+
+
 def _check_by_name(n: r.Node) -> None:
     """Contributed operators use the names of ONNX's own for the same things."""
     for name, value in n.attributes.items():
-        kinds = _kinds_of_names().get(name)
+        kinds = _OWN_KINDS.get((n.op_type, name)) or _kinds_of_names().get(name)
         if not kinds or isinstance(value, r.AttributeRef):
             continue
         if not any(_is(k, value) for k in kinds):

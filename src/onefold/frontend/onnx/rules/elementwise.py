@@ -69,7 +69,7 @@ def _number(n: OnnxNode, i: int, default: float) -> float:
         return default
     if v.data is None:
         raise NeedsValue(v, f"{n.op_type} needs its ratio and mode to be compiled")
-    if v.data.size != 1:
+    if v.data.size != 1 or v.data.dtype == object:
         raise Refusal(f"input {i} is {v.tensor}, not a single number")
     return float(v.data.reshape(-1)[0])
 
