@@ -106,7 +106,7 @@ class Loop(Op):
     def trip_bound(self, n: Node) -> int | None:
         """The trip count where it is known."""
         m = n.input(0)
-        return None if m is None or m.data is None else max(_turns(m), 0)
+        return None if m is None or m.data is None else max(int(_single(m)), 0)
 
     def count(self, n: Node) -> Dim:
         """Number of turns: fixed, or a symbol."""
@@ -150,7 +150,9 @@ class Loop(Op):
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
         start = [v for v in n.inputs[2:] if v is not None]
-        record = n.attrs["body"]
+        record, trips = n.attrs["body"], n.input(0)
+        if trips is not None and not trips.dtype.is_int:
+            raise Refusal(f"the trip count '{trips.name}' is {trips.type}, not an integer")
 
         def body(inputs: Sequence[Value]) -> Graph:
             return n.region("body", inputs)
@@ -159,13 +161,13 @@ class Loop(Op):
             raise Refusal(f"the body takes {len(record.inputs)} inputs, not {2 + len(start)}")
         before = len(n.importer.misses)
         try:
-            outs = make_loop(b, n.input(0), n.input(1), start, body, n.output_names)
+            outs = make_loop(b, trips, n.input(1), start, body, n.output_names)
             if len(n.importer.misses) == before:
                 return outs
         except (UnsupportedModelError, Refusal, LookupError, TypeError):
-            if not _unrollable(n.input(0)):
+            if not _unrollable(trips):
                 raise
-        if not _unrollable(n.input(0)):
+        if not _unrollable(trips):
             return outs
         del n.importer.misses[before:]
         return _unrolled(n, b, start)
@@ -178,7 +180,7 @@ def _unrollable(trips: Value | None) -> bool:
         return False
     if trips.data is None:
         raise NeedsValue(trips, "its trip count decides the sizes inside its body")
-    return 0 <= _turns(trips) <= UNROLLED
+    return 0 <= int(_single(trips)) <= UNROLLED
 
 
 def _unrolled(n: OnnxNode, b: Builder, start: Sequence[Value]) -> Sequence[Value]:
@@ -190,7 +192,7 @@ def _unrolled(n: OnnxNode, b: Builder, start: Sequence[Value]) -> Sequence[Value
     go = cond is None or bool(_single(cond))
     carried = list(start)
     scans: list[list[Value]] = []
-    for turn in range(_turns(trips)):
+    for turn in range(int(_single(trips))):
         if not go:
             break
         first = [b.const(np.array(turn, np.int64)), b.const(np.array(True))]
@@ -214,12 +216,6 @@ def _stacked(n: OnnxNode, b: Builder, scans: Sequence[Sequence[Value]]) -> list[
         rows = [b.op(registry.make("Reshape", shape=(1, *v.shape)), v) for v in column]
         out.append(b.op(registry.make("Concat", axis=0), *rows))
     return out
-
-
-def _turns(v: Value) -> int:
-    if not v.dtype.is_int:
-        raise Refusal(f"the trip count '{v.name}' is {v.type}, not an integer")
-    return int(_single(v))
 
 
 def _single(v: Value) -> Any:
