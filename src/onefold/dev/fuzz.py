@@ -370,7 +370,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.reduce.with_suffix(".small").write_bytes(small)
         print(f"{len(small)} bytes: {small!r}")
         return 0
-    source = Source(given.format, corpus.files(given.format, given.corpus))
+    models = corpus.files(given.format, given.corpus)
+    if not models:
+        parser.error("there are no models to change: name a folder with --corpus")
+    source = Source(given.format, models)
     if given.one is not None:
         name, change, data, rng = source.make(given.one)
         print(name, change, len(data))
