@@ -1,7 +1,7 @@
-"""Times cold compiles and warm starts of the networks of `bench/networks.py`, each in a process
-of its own with a cache of its own.
+"""Times cold compiles and warm starts of two networks, each in a process of its own with a cache
+of its own.
 
-    python bench/compile_time.py [--json FILE]
+    python -m bench.compile_time [--json FILE]
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from networks import NETWORKS
+from bench.zoo import NETWORKS
+
+NAMES = ("mobilenet_v2", "resnet50")
 
 COLD = """
 import sys, time, onefold
@@ -70,7 +72,7 @@ def main() -> None:
     ap.add_argument("--json", type=Path)
     args = ap.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(n, Path(folder)) for n in NETWORKS]
+        rows = [measure(n, Path(folder)) for n in NAMES]
         imports = min(python(IMPORT, cache=folder)[0] for _ in range(5))
     facts = {"cores": os.cpu_count(), "import_s": round(imports, 3), "networks": rows}
     print(json.dumps(facts, indent=1))

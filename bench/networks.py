@@ -1,124 +1,179 @@
-"""Standard architectures with seeded weights, written as ONNX files, for timing.
+"""What is measured: the networks of the zoo, and trained ones where there are some.
 
-    python bench/networks.py DIR [mobilenet_v2 resnet50]
+Files are made once and kept in a work folder: NAME.onnx or NAME.tflite, with NAME.npz beside it.
 """
 
 from __future__ import annotations
 
-import sys
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+
+from onefold import knobs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+WITHOUT_INT8 = ("lstm",)
+"""The quantizer has nothing to say about recurrent layers."""
+
+SIZES: dict[str, dict[str, tuple[int, ...]]] = {
+    "ch_ppocr_mobile_v2.0_cls_infer": {"x": (1, 3, 48, 192)},
+    "ch_PP-OCRv3_det_infer": {"x": (1, 3, 320, 320)},
+}
+"""Shapes of trained models that leave theirs open."""
+
+TRAINED = {
+    "f32": (
+        "onnx/version-RFB-320_without_postprocessing.onnx", "onnx/yolox_nano.onnx",
+        "onnx/ch_ppocr_mobile_v2.0_cls_infer.onnx", "onnx/ch_PP-OCRv3_det_infer.onnx",
+        "onnx/deeplab_v3_1_default_1.onnx", "onnx/dtln_model_1.onnx", "onnx/dtln_model_2.onnx",
+        "onnx/gtcrn_simple.onnx", "onnx/open-closed-eye.onnx", "onnx/mnist.onnx",
+        "tflite/vww_96_float.tflite", "tflite/pretrainedResnet.tflite",
+        "tflite/kws_ref_model_float32.tflite", "tflite/ad01_fp32.tflite",
+        "tflite/mobilenet_v1_0.25_224_1_default_1.tflite",
+        "tflite/version-RFB-320_without_postprocessing.tflite",
+        "tflite/yamnet_audio_classifier_with_metadata.tflite",
+    ),
+    "int8": (
+        "tflite/vww_96_int8.tflite", "tflite/pretrainedResnet_quant.tflite",
+        "tflite/kws_ref_model.tflite", "tflite/ad01_int8.tflite", "tflite/str_ww_ref_model.tflite",
+        "tflite/person_detect.tflite", "tflite/mobilenet_v1_0.25_224_quant.tflite",
+        "tflite/mobilenet_v1_0.5_160_quant.tflite", "tflite/mobilenet_v2_1.0_224_quant.tflite",
+        "tflite/deeplabv3_mnv2_dm05_pascal_quant.tflite",
+        "tflite/movenet_single_pose_lightning_ptq.tflite",
+        "tflite/yolox_nano_int8_quantize.tflite",
+    ),
+}  # fmt: skip
+"""Files below `models` of ONEFOLD_TESTDATA."""
 
 
-class Net:
-    """Builds a network layer by layer; values are known by name."""
+@dataclass(frozen=True)
+class Network:
+    """A file to measure, with its inputs beside it. weights: bytes that every run reads, so
+    without tables that are only looked up in."""
 
-    def __init__(self, name: str, size: int = 224) -> None:
-        self.name = name
-        self.rng = np.random.default_rng(0)
-        self.nodes: list[Any] = []
-        self.weights: list[Any] = []
-        self.input = [1, 3, size, size]
+    name: str
+    path: Path
+    outputs: tuple[str, ...]
+    macs: int
+    weights: int
 
-    def weight(self, *shape: int) -> str:
-        name = f"w{len(self.weights)}"
-        fan = int(np.prod(shape[1:])) or 1
-        data = self.rng.standard_normal(shape, np.float32) * np.float32((2 / fan) ** 0.5)
-        self.weights.append(numpy_helper.from_array(data.astype(np.float32), name))
-        return name
+    @property
+    def inputs(self) -> Path:
+        return self.path.with_suffix(".npz")
 
-    def op(self, kind: str, *inputs: str, **attrs: Any) -> str:
-        out = f"{kind.lower()}{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=out, **attrs))
-        return out
-
-    def conv(self, x: str, ic: int, oc: int, k: int, s: int = 1, group: int = 1) -> str:
-        """Convolution and batch normalisation."""
-        y = self.op("Conv", x, self.weight(oc, ic // group, k, k), kernel_shape=[k, k],
-                    strides=[s, s], pads=[k // 2] * 4, group=group)  # fmt: skip
-        scale = self.rng.uniform(0.5, 1.5, oc).astype(np.float32)
-        names = []
-        for data in (scale, scale - 1, scale - 1, scale):
-            names.append(f"w{len(self.weights)}")
-            self.weights.append(numpy_helper.from_array(data, names[-1]))
-        return self.op("BatchNormalization", y, *names)
-
-    def clip6(self, x: str) -> str:
-        if not any(w.name == "zero" for w in self.weights):
-            self.weights.append(numpy_helper.from_array(np.float32(0), "zero"))
-            self.weights.append(numpy_helper.from_array(np.float32(6), "six"))
-        return self.op("Clip", x, "zero", "six")
-
-    def head(self, x: str, channels: int) -> None:
-        y = self.op("Flatten", self.op("GlobalAveragePool", x))
-        self.op("Gemm", y, self.weight(1000, channels), self.weight(1000), transB=1)
-
-    def save(self, folder: Path) -> Path:
-        last = self.nodes[-1].output[0]
-        graph = helper.make_graph(
-            self.nodes, self.name,
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, self.input)],
-            [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, 1000])], self.weights,
-        )  # fmt: skip
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-        )
-        path = folder / f"{self.name}.onnx"
-        onnx.save(model, path)
-        return path
+    @property
+    def format(self) -> str:
+        return self.path.suffix[1:]
 
 
-def mobilenet_v2() -> Net:
-    """Sandler et al., 2018; 300 M multiply-adds."""
-    net = Net("mobilenet_v2")
-    x, channels = net.clip6(net.conv("image", 3, 32, 3, 2)), 32
-    plan = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
-            (6, 160, 3, 2), (6, 320, 1, 1)]  # fmt: skip
-    for expand, out, repeat, stride in plan:
-        for k in range(repeat):
-            s = stride if k == 0 else 1
-            hidden = channels * expand
-            y = net.clip6(net.conv(x, channels, hidden, 1)) if expand > 1 else x
-            y = net.clip6(net.conv(y, hidden, hidden, 3, s, group=hidden))
-            y = net.conv(y, hidden, out, 1)
-            x = net.op("Add", x, y) if s == 1 and channels == out else y
-            channels = out
-    net.head(net.clip6(net.conv(x, channels, 1280, 1)), 1280)
-    return net
+def names(precision: str, wanted: Sequence[str]) -> list[str]:
+    """Networks that there are at a precision. wanted: names, or "zoo", "trained", "all"."""
+    from bench.zoo import NETWORKS
+
+    zoo = [n for n in NETWORKS if precision != "int8" or n not in WITHOUT_INT8]
+    trained = TRAINED["int8" if precision == "int8" else "f32"]
+    files = [Path(n).name for n in trained if _file(n)]
+    groups = {"zoo": zoo, "trained": files, "all": zoo + files}
+    return [n for w in wanted for n in groups.get(w, [w])]
 
 
-def resnet50() -> Net:
-    """He et al., 2015, with the stride in the 3x3 layer; 4.1 G multiply-adds."""
-    net = Net("resnet50")
-    x = net.op("Relu", net.conv("image", 3, 64, 7, 2))
-    x = net.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    channels = 64
-    for width, repeat, stride in [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)]:
-        for k in range(repeat):
-            s = stride if k == 0 else 1
-            y = net.op("Relu", net.conv(x, channels, width, 1))
-            y = net.op("Relu", net.conv(y, width, width, 3, s))
-            y = net.conv(y, width, width * 4, 1)
-            side = x if k else net.conv(x, channels, width * 4, 1, s)
-            x = net.op("Relu", net.op("Add", y, side))
-            channels = width * 4
-    net.head(x, channels)
-    return net
+def network(name: str, precision: str, work: Path) -> Network:
+    """The network, its file made if need be. Raises KeyError where there is none of the name."""
+    from bench.zoo import NETWORKS
 
-
-NETWORKS = {"mobilenet_v2": mobilenet_v2, "resnet50": resnet50}
-
-
-def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    folder = work / "networks" / _digest()
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[2:] or NETWORKS:
-        print(NETWORKS[name]().save(folder))
+    if name not in NETWORKS:
+        path = _trained(name, folder)
+        return Network(path.stem + path.suffix, path, *_facts(path))
+    path = folder / f"{name}.onnx"
+    if not path.exists():
+        NETWORKS[name]().save(folder)
+    plain = Network(name, path, *_facts(path))
+    if precision != "int8":
+        return plain
+    path = folder / f"{name}-int8.onnx"
+    if not path.exists():
+        from bench.quantize import quantize
+
+        quantize(plain.path, path)
+    outputs, _, weights = _facts(path)
+    return Network(name, path, outputs, plain.macs, weights)
 
 
-if __name__ == "__main__":
-    main()
+def _trained(name: str, folder: Path) -> Path:
+    """A trained model with all shapes fixed, and random inputs."""
+    found = [f for n in (*TRAINED["f32"], *TRAINED["int8"]) if Path(n).name == name
+             and (f := _file(n))]  # fmt: skip
+    if not found:
+        raise KeyError(f"there is no network '{name}'")
+    path = folder / name
+    if path.exists():
+        return path
+    import onefold
+
+    sizes = SIZES.get(path.stem, {})
+    feeds = {
+        d.name: _drawn(d.dtype, sizes.get(d.name, d.shape)) for d in onefold.load(found[0]).inputs
+    }
+    np.savez(path.with_suffix(".npz"), **feeds)
+    if path.suffix == ".onnx":
+        _save_fixed(found[0], {n: a.shape for n, a in feeds.items()}, path)
+    else:
+        shutil.copyfile(found[0], path)
+    return path
+
+
+def _drawn(dtype: str, shape: Any) -> Any:
+    rng = np.random.default_rng(0)
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return rng.standard_normal(shape).astype(kind)
+    ends = np.iinfo(kind)
+    return rng.integers(ends.min, ends.max + 1, shape, dtype=kind)
+
+
+def _save_fixed(model: Path, shapes: dict[str, tuple[int, ...]], to: Path) -> None:
+    import onnx
+
+    proto = onnx.load(model)
+    for port in proto.graph.input:
+        for dim, size in zip(port.type.tensor_type.shape.dim, shapes.get(port.name, ()),
+                             strict=False):  # fmt: skip
+            dim.dim_value = size
+    del proto.graph.value_info[:]
+    onnx.save(proto, to)
+
+
+def _facts(path: Path) -> tuple[tuple[str, ...], int, int]:
+    """Names of the outputs, multiply-adds, and bytes of weights that every run reads."""
+    import onefold
+    from onefold.dev.peers.reference import Evaluator
+    from onefold.dev.survey import bytes_of, constants_of, macs_of
+
+    model = onefold.load(path)
+    with np.load(path.with_suffix(".npz")) as arrays:
+        graph = Evaluator(model).graph(dict(arrays))
+    nodes = [n for n in graph.nodes if not n.op.name.startswith("Gather")]
+    weights = {id(v): v for n in nodes for v in constants_of(n)}
+    macs = sum(macs_of(n) for n in graph.nodes)
+    return tuple(d.name for d in model.outputs), macs, bytes_of(list(weights.values()))
+
+
+def _digest() -> str:
+    """Of what the files follow from, so that none of an older zoo is taken."""
+    here = Path(__file__).parent
+    sources = [Path(__file__), here / "quantize.py", *sorted((here / "zoo").glob("*.py"))]
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12]
+
+
+def _file(name: str) -> Path | None:
+    root = knobs.TESTDATA.get() or ROOT.parent / "shared"
+    path = root / "models" / name
+    return path if path.exists() else None

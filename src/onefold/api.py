@@ -138,6 +138,7 @@ class Model:
         values: Mapping[str, Any] | None = None,
         fallback: bool = True,
         optimize: str = "-O3",
+        exact: bool = False,
         cache: bool = True,
     ) -> Program:
         """A program for this machine or one like it.
@@ -148,7 +149,8 @@ class Model:
         precision: "f32", or "auto" for the fastest of those that the target has kernels for, which
         is f32 today; "bf16" and "f16" are refused until there are kernels. threads: 1; more is
         taken with a warning. fallback: whether layers without a compiled form may run in NumPy,
-        with a warning.
+        with a warning. exact: keep to algorithms whose errors are those of plain sums: no Winograd
+        convolutions.
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
         from onefold.backends import Options
@@ -162,7 +164,7 @@ class Model:
                 stacklevel=2,
             )
         wanted = Wanted.of(shapes, dims, states, values)
-        options = Options(precision, threads, optimize)
+        options = Options(precision, threads, optimize, exact)
         return Program(self, target, options, wanted, fallback, cache)
 
     def run(self, inputs: Mapping[str, Any] | Any) -> dict[str, Any]:

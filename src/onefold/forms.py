@@ -401,7 +401,8 @@ class FormBuilder:
         values = {n: repr(fingerprint(v)) for n, v in b.values.items()}
         wanted = json.dumps(
             [dict(b.shapes), dict(b.dims), values, dict(b.states), p.options.precision,
-             p.options.threads, p.options.optimize, p.model.format, p.fallback],
+             p.options.threads, p.options.optimize, p.options.exact, p.model.format,
+             p.fallback],
             sort_keys=True, default=list,
         )  # fmt: skip
         target = json.dumps(p.target.facts(), sort_keys=True)

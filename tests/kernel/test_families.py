@@ -212,6 +212,26 @@ def depthwise_net() -> Net:
     return net
 
 
+def winograd_net() -> Net:
+    """Windows of 3x3 on channel blocks: tiles that fill the result and that reach beyond it."""
+    net = Net(10)
+
+    def blocked(*shape: int) -> Value:
+        return conv(net, net.input(shape[0], 3, *shape[2:]), shape[1], (1, 1))
+
+    for width in range(9, 19):
+        x = blocked(1, 16, 12, width)
+        net.output(conv(net, x, 32, (3, 3), width % 2 == 0, pads=(1,) * 4))
+    for ic, oc in ((17, 24), (33, 40), (24, 16), (47, 49)):
+        net.output(net.op(Relu(), conv(net, blocked(1, ic, 15, 16), oc, (3, 3), pads=(1,) * 4)))
+    net.output(conv(net, blocked(2, 32, 14, 18), 32, (3, 3)))
+    net.output(conv(net, blocked(1, 32, 13, 13), 32, (3, 3), pads=(2, 0, 1, 2)))
+    for side in (6, 7):  # F(2x2), and a residual that is added behind
+        x = blocked(1, 64, side, side)
+        net.output(net.op(Add(), conv(net, x, 64, (3, 3), pads=(1,) * 4), x))
+    return net
+
+
 def transposed_net() -> Net:
     net = Net(4)
     layers: list[tuple[int, int, tuple[int, int], dict[str, Any]]] = [
@@ -319,7 +339,7 @@ def int_depthwise_net() -> Net:
 NETS = {
     "conv_int": int_net, "conv_depthwise_int": int_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
-    "blocked": blocked_net, "in_place": in_place_net,
+    "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
     "matmul_packed": matmul_net, "matmul_both": both_net,
 }  # fmt: skip
 

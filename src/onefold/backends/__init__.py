@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked of the compiler."""
+    """What the user asked of the compiler. exact: no algorithm whose rounding errors are larger
+    than those of the plain sums, as Winograd's are."""
 
     precision: str = "f32"
     threads: int = 1
     optimize: str = "-O3"
+    exact: bool = False
 
 
 class Runnable(Protocol):

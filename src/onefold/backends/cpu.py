@@ -35,7 +35,7 @@ class Cpu:
         from onefold.plan import plan
         from onefold.run.building import build
 
-        program = plan(region, target)
+        program = plan(region, target, options)
         return build(program, target, folder, optimize=options.optimize).facts
 
     def load(self, folder: Path, region: Graph | None) -> Runnable:

@@ -19,6 +19,7 @@ from onefold.ir.graph import Array, Node, Value
 from onefold.ir.scalar import Scalar
 
 if TYPE_CHECKING:
+    from onefold.backends import Options
     from onefold.target import Target
 
 
@@ -66,7 +67,7 @@ class Family:
     name: str = ""
     ops: tuple[str, ...] = ()
 
-    def match(self, node: Node, target: Target) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         """A choice, or the reason why this family does not take the node."""
         raise NotImplementedError
 
@@ -86,8 +87,8 @@ def families() -> tuple[Family, ...]:
 class KernelChoice:
     """Which kernel each node gets: the cheapest of those that take it. Remembers the refusals."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, options: Options) -> None:
+        self.target, self.options = target, options
         self.refusals: dict[int, list[tuple[str, str]]] = {}
         self._chosen: dict[int, Choice | None] = {}
 
@@ -97,7 +98,7 @@ class KernelChoice:
             said: list[tuple[str, str]] = []
             for f in families():
                 if node.op.name in f.ops:
-                    c = f.match(node, self.target)
+                    c = f.match(node, self.target, self.options)
                     if isinstance(c, str):
                         said.append((f.name, c))
                     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onefold import events, knobs
+from onefold.backends import Options
 from onefold.codegen.family import KernelChoice
 from onefold.defects import defects
 from onefold.errors import MemoryLimitError
@@ -14,11 +15,11 @@ from onefold.plan.program import Program
 from onefold.target import Target
 
 
-def plan(graph: Graph, target: Target) -> Program:
+def plan(graph: Graph, target: Target, options: Options = Options()) -> Program:  # noqa: B008
     """The program of a graph on a target. Raises PlanError, MemoryLimitError."""
     specialise(graph, target)
     with defects("planning"):
-        program, assembler = assemble(graph, KernelChoice(target))
+        program, assembler = assemble(graph, KernelChoice(target, options))
         arrange(program, assembler.drafts)
         assembler.render(program.steps)
         place(program, target)

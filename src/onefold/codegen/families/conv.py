@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.tiles import (
@@ -31,7 +32,7 @@ class DirectConv(Family):
     name = "conv_direct"
     ops = ("Conv",)
 
-    def match(self, node: Node, target: Target) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)
         if m is None:
             return f"'{target.name}' has no vectors of f32"

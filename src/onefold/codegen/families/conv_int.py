@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.text import literal, loop
 from onefold.codegen.tiles import (
@@ -238,7 +239,7 @@ class IntConv(Family):
     name = "conv_int"
     ops = ("QuantConv2D", "QuantFullyConnected")
 
-    def match(self, node: Node, target: Target) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         why = refused(node, target)
         if why:
             return why
@@ -319,7 +320,7 @@ class IntDepthwise(Family):
     name = "conv_depthwise_int"
     ops = ("QuantDepthwiseConv2D",)
 
-    def match(self, node: Node, target: Target) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         why = refused(node, target)
         if why:
             return why

@@ -9,6 +9,7 @@ from math import gcd, prod
 
 import numpy as np
 
+from onefold.backends import Options
 from onefold.codegen.families.conv import planar, refused, size, strides_of
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
@@ -64,7 +65,7 @@ class TransposedConv(Family):
     name = "conv_transposed"
     ops = ("ConvTranspose",)
 
-    def match(self, node: Node, target: Target) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)
         if m is None:
             return f"'{target.name}' has no vectors of f32"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onefold.backends import Options
 from onefold.codegen.families.conv import planar, refused, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
@@ -25,7 +26,7 @@ class Depthwise(Family):
     name = "conv_depthwise"
     ops = ("Conv",)
 
-    def match(self, node: Node, target: Target) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)
         if m is None:
             return f"'{target.name}' has no vectors of f32"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.tiles import (
     Machine,
@@ -31,7 +32,7 @@ class BothMatMul(Family):
     name = "matmul_both"
     ops = ("MatMul",)
 
-    def match(self, node: Node, target: Target) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)
         if m is None:
             return f"'{target.name}' has no vectors of f32"

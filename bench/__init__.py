@@ -1,0 +1,1 @@
+"""Onefold beside other engines, on standard networks: see run.py."""

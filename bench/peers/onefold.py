@@ -1,0 +1,45 @@
+"""Onefold: a compiled library and its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.job import Job, Skip
+from bench.peers import Loaded, only
+
+
+class Onefold:
+    name = "onefold"
+    converts: Sequence[str] = ("onefold",)
+    runs: Sequence[str] = ("onefold",)
+    distributions: Sequence[str] = ("onefold",)
+
+    def refuses(self, job: Job) -> str:
+        return only(job, ("onnx", "tflite"), ("f32", "bf16", "int8"))
+
+    def convert(self, job: Job) -> list[Path]:
+        self._program(job)
+        return [p for p in job.at.rglob("*") if p.name in ("model.so", "weights.bin")]
+
+    def load(self, job: Job, feeds: dict[str, Any]) -> Loaded:
+        program = self._program(job)
+        call, outs = program.prepare(feeds)
+        return call, lambda: outs
+
+    def _program(self, job: Job) -> Any:
+        os.environ["ONEFOLD_CACHE_DIR"] = job.folder
+        import onefold
+
+        precision = "f32" if job.precision == "int8" else job.precision
+        try:
+            return onefold.load(job.model).compile(
+                precision=precision, threads=job.threads, fallback=False, **job.options
+            )
+        except onefold.OnefoldError as e:
+            raise Skip(f"{e.code} {e.what}") from None
+
+
+ENGINE = Onefold

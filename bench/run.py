@@ -1,0 +1,220 @@
+"""Runs Onefold and other engines in turns and writes what came out.
+
+    python -m bench.run --precision f32 --networks zoo trained --out build/bench/results
+
+Each engine has a process of its own, pinned to the same cores and stopped while it is not its
+turn. In every round each runs for a moment, and so does a loop that measures what the machine
+could do; times are compared within rounds. Engines that are not installed, refuse a network or
+fail are told, with the reason. `--python` adds interpreters of other environments, in which
+engines are installed (see requirements.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import networks, peers, report
+from bench.job import Job, Skip
+from bench.networks import ROOT, Network
+from bench.process import Pythons, Served, convert
+
+OURS = "onefold"
+REFEREES = {"onnx": "onnxruntime", "tflite": "litert"}
+BUDGET = {"f32": 1e-3, "bf16": 5e-2, "int8": 1e-1}
+"""How far an engine's answers may be from the referee's, as a share of their largest number."""
+
+
+class Bench:
+    """The settings of a run."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.work: Path = args.work.resolve()
+        self.precision: str = args.precision
+        self.threads: int = args.threads
+        self.cpus = args.cpus or sorted(os.sched_getaffinity(0))[-args.threads :]
+        self.rounds: int = args.rounds
+        self.seconds: float = args.seconds
+        self.engines = [OURS, *args.against] if args.against else peers.names()
+        self.pythons = Pythons([sys.executable, *args.python])
+        self.options = dict(pair.split("=", 1) for pair in args.option)
+        self.fresh: bool = args.fresh
+
+    def measure(self, name: str) -> dict[str, Any]:
+        """Everything about one network."""
+        net = networks.network(name, self.precision, self.work)
+        contest = Contest(self, net)
+        try:
+            return contest.run()
+        finally:
+            contest.close()
+
+
+class Contest:
+    """The engines on one network."""
+
+    def __init__(self, bench: Bench, net: Network) -> None:
+        self.bench = bench
+        self.net = net
+        self.running: dict[str, Served] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.skipped: dict[str, str] = {}
+        self.machine: Served | None = None
+
+    def run(self) -> dict[str, Any]:
+        b, net = self.bench, self.net
+        for name in b.engines:
+            try:
+                self._start(name)
+            except Skip as e:
+                self.skipped[name] = str(e)
+                print(f"  {name}: {e}", file=sys.stderr)
+        referee, differences = self._differences()
+        self.machine = Served.machine(net.weights, b.cpus, b.work / "logs")
+        rounds, machine = self._rounds()
+        for name, served in self.running.items():
+            self.rows[name].update(served.finish())
+            self.rows[name].update(difference=differences.get(name), rounds=rounds[name])
+            agrees = name not in differences or differences[name] <= BUDGET[b.precision]
+            self.rows[name]["agrees"] = agrees
+        return {
+            "network": net.name, "format": net.format, "macs": net.macs, "weights": net.weights,
+            "model_bytes": net.path.stat().st_size, "precision": b.precision, "threads": b.threads,
+            "referee": referee, "engines": self.rows, "skipped": self.skipped, "machine": machine,
+            "date": time.strftime("%Y-%m-%d"),
+        }  # fmt: skip
+
+    def _start(self, name: str) -> None:
+        """The engine's process, ready to run. Raises Skip."""
+        b, engine = self.bench, peers.find(name)
+        job = self._job(name, b.precision)
+        reason = engine.refuses(job)
+        if reason:
+            raise Skip(reason)
+        made = convert(engine, job, b.pythons, b.work / "logs", b.fresh)
+        served = Served.engine(engine, job, b.pythons, b.cpus, b.work / "logs")
+        self.rows[name] = {
+            "convert_s": made["seconds"], "bytes": made["bytes"],
+            **served.facts, "versions": {**made["versions"], **served.facts["versions"]},
+        }  # fmt: skip
+        self.running[name] = served
+
+    def _job(self, name: str, precision: str) -> Job:
+        b, net = self.bench, self.net
+        options = b.options if name == OURS else {}
+        key = [net.path.read_bytes(), precision.encode(), json.dumps(options).encode(),
+               Path(str(peers.__path__[0]), f"{name}.py").read_bytes()]  # fmt: skip
+        if name == OURS:
+            from onefold.run.digest import package_digest
+
+            key += [package_digest().encode(), str(b.threads).encode()]
+        digest = hashlib.sha256(b"".join(key)).hexdigest()[:12]
+        folder = b.work / "engines" / name / f"{net.name}-{precision}-{digest}"
+        return Job(net.name, str(net.path), net.format, str(net.inputs), net.outputs, precision,
+                   b.threads, str(folder), options)  # fmt: skip
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def _differences(self) -> tuple[str, dict[str, float]]:
+        """Who is compared with, and the largest difference of each other engine's outputs, as a
+        share of the referee's largest number."""
+        order = [REFEREES[self.net.format], *(n for n in self.running if n != OURS)]
+        referee = next((n for n in order if n in self.running), "")
+        if not referee:
+            return "", {}
+        theirs = self.running[referee].outputs()
+        others = [n for n in self.running if n != referee]
+        return referee, {n: difference(self.running[n].outputs(), theirs) for n in others}
+
+    # --- times ------------------------------------------------------------------------------------
+
+    def _rounds(self) -> tuple[dict[str, list[Any]], list[Any]]:
+        found: dict[str, list[Any]] = {n: [] for n in self.running}
+        machine = []
+        assert self.machine
+        for k in range(self.bench.rounds):
+            order = list(self.running)
+            for name in order[k % len(order) :] + order[: k % len(order)]:
+                found[name].append(self.running[name].turn(self.bench.seconds))
+            machine.append(self.machine.turn(self.bench.seconds))
+        return found, machine
+
+    def close(self) -> None:
+        for served in [*self.running.values(), *([self.machine] if self.machine else [])]:
+            served.close()
+
+
+def difference(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
+    """Infinite where sizes differ or only one of them is finite."""
+    worst = 0.0
+    if len(ours) != len(theirs):
+        return float("inf")
+    for a, b in zip(ours, theirs, strict=True):
+        if a.size != b.size:
+            return float("inf")
+        x, y = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+        if not np.array_equal(np.isfinite(x), np.isfinite(y)):
+            return float("inf")
+        x, y = x[np.isfinite(x)], y[np.isfinite(y)]
+        if x.size:
+            worst = max(worst, float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-30)))
+    return worst
+
+
+def machine_facts() -> dict[str, Any]:
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((ln.split(":")[1].strip() for ln in info if ln.startswith("model name")), "")
+    return {"cpu": model or platform.machine(), "cores": os.cpu_count(),
+            "system": f"{platform.system()} {platform.machine()}"}  # fmt: skip
+
+
+def main() -> None:
+    ap = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    ap.add_argument("--networks", nargs="+", default=["zoo"], help="names, zoo, trained or all")
+    ap.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32")
+    ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--against", nargs="+", default=[], metavar="ENGINE", help="default: all")
+    ap.add_argument("--rounds", type=int, default=15)
+    ap.add_argument("--seconds", type=float, default=0.15, help="of each engine in each round")
+    ap.add_argument("--cpus", type=int, nargs="+", help="default: the last ones")
+    ap.add_argument("--python", nargs="+", help="interpreters that have engines installed",
+                    default=os.environ.get("ONEFOLD_BENCH_PYTHONS", "").split())  # fmt: skip
+    ap.add_argument("--option", nargs="+", default=[], metavar="NAME=VALUE",
+                    help="for Onefold's compile()")  # fmt: skip
+    ap.add_argument("--fresh", action="store_true", help="convert anew what has been converted")
+    ap.add_argument("--work", type=Path, default=ROOT / "build" / "bench")
+    ap.add_argument("--out", type=Path, default=ROOT / "build" / "bench" / "results")
+    args = ap.parse_args()
+    bench = Bench(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    mode = "".join(f"-{k}-{v}" for k, v in bench.options.items())
+    path: Path = args.out / f"{args.precision}-{args.threads}{mode}.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    known: Mapping[str, Any] = results.get("networks", {})
+    for name in networks.names(args.precision, args.networks):
+        print(name, file=sys.stderr)
+        known = {**known, name: bench.measure(name)}
+        results = {
+            "machine": machine_facts(), "precision": args.precision, "threads": args.threads,
+            "options": bench.options, "networks": known,
+        }  # fmt: skip
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    path.with_suffix(".md").write_text(report.table(results))
+    path.with_suffix(".svg").write_text(report.plot(results))
+    print(report.table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Convolutions of f32 with a window of 3x3 and strides of one by Winograd's minimal filtering.
+
+F(4x4) takes 2.25 products for each output and channel, F(2x2) four, the plain sum nine. The price
+is transformed weights, four or 1.8 times as many, and rounding errors that are, for F(4x4), a few
+times those of a plain sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onefold.backends import Options
+from onefold.codegen.families.conv import planar, refused, size
+from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.loops import padded_channels
+from onefold.codegen.text import loop
+from onefold.codegen.tiles import (
+    Machine,
+    Tile,
+    choose_tile,
+    groups_of,
+    lane_check,
+    pack_bias,
+    pack_weights,
+    runs_of,
+)
+from onefold.ir import dims
+from onefold.ir.dims import Dim, Sym
+from onefold.ir.graph import Array, Node
+from onefold.ir.scalar import counter
+from onefold.ops.conv import Conv
+from onefold.target import Target
+
+POINTS = {2: (0, 1, -1), 4: (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))}  # and infinity
+
+
+def weight_transform(n: int) -> Array:
+    """The matrix G [n + 2, 3] of F(n x n); the other two are in of_winograd.h."""
+    points = POINTS[n]
+    rows = [[p**k / np.prod([p - q for q in points if q != p]) for k in range(3)] for p in points]
+    return np.array([*rows, [0, 0, 1]])
+
+
+TRANSFORMS = {2: (50, 45), 4: (150, 170)}  # cycles for a tile of a block of channels, there and back
+CACHED = 400_000  # bytes between the transforms that stay in a cache near the core
+
+
+class Winograd(Family):
+    """Transformed tiles, multiplied channel by channel (of_winograd.h)."""
+
+    name = "conv_winograd"
+    ops = ("Conv",)
+
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+        m = Machine.of(target)
+        if m is None:
+            return f"'{target.name}' has no vectors of f32"
+        if options.exact:
+            return "its rounding errors are larger than those of plain sums"
+        why = refused(node)
+        if why:
+            return why
+        op = node.op
+        assert isinstance(op, Conv)
+        axes = op.axes(node)
+        if op.group != 1:
+            return f"it has {op.group} groups"
+        if len(axes) != 2 or any((a.kernel, a.stride, a.dilation) != (3, 1, 1) for a in axes):
+            return "its window is not 3x3 with steps of one"
+        if node.arg(0).tensor.layout != m.lanes:
+            return "its input is not in channel blocks"
+        choices = [_Winograd(node, m, n) for n in (2, 4)]
+        return min(choices, key=lambda c: c.cost).choice()
+
+
+class _Winograd:
+    def __init__(self, node: Node, m: Machine, n: int) -> None:
+        op, w = node.op, node.arg(1).data
+        assert isinstance(op, Conv) and w is not None
+        self.node, self.m, self.n, self.weights = node, m, n, w
+        self.oc, self.ic = w.shape[0], w.shape[1]
+        self.y_axis, self.x_axis = planar(op.axes(node))
+        self.height, self.width = size(self.y_axis.out), size(self.x_axis.out)
+        self.across = -(-self.width // n)
+        self.tiles = self.across * -(-self.height // n)
+        self.in_blocks, self.out_blocks = -(-self.ic // m.lanes), -(-self.oc // m.lanes)
+        self.points = (n + 2) ** 2
+        self.weight_bytes = self.points * self.oc * self.ic * 4
+        self.at_once, self.tile, self.cost = self._plan()
+
+    def _plan(self) -> tuple[int, Tile, float]:
+        """Tiles at a time, the tile of the products, and the estimate of cycles."""
+        m = self.m
+        one = self.points * (self.in_blocks + self.out_blocks) * m.lanes * 4
+        rounds = max(-(-self.tiles // max(CACHED // one, 8)), 1)
+        at_once = -(-self.tiles // rounds)
+        tile, product = choose_tile(m, self.oc, at_once, self.ic)
+        read = rounds * self.weight_bytes / _bytes_a_cycle(self.weight_bytes)
+        there, back = TRANSFORMS[self.n]
+        moved = self.tiles * (self.in_blocks * there + self.out_blocks * back)
+        return at_once, tile, max(rounds * self.points * product, read) + moved
+
+    def choice(self) -> Choice:
+        name = f"conv_winograd{self.n}_{self.tile.columns}x{self.tile.vectors}"
+        cost = self.cost * dims.upper(self.node.arg(0).shape[0])
+        between = self.in_blocks + self.out_blocks
+        return Choice(
+            name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
+            ("of_winograd.h",), cost=cost,
+            scratch=self.points * between * self.at_once * self.m.lanes * 4,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        g = weight_transform(self.n)
+        u = np.einsum("ar,oirs,bs->aboi", g, self.weights.astype(np.float64), g, optimize=True)
+        u = u.reshape(self.points, self.oc, self.ic, 1, 1).astype(np.float32)
+        lanes, vectors = self.m.lanes, self.tile.vectors
+        w = np.concatenate([pack_weights(p, lanes, vectors, lanes) for p in u])
+        return w, pack_bias(self.node.const(2), self.oc, lanes)
+
+    def render(self, r: Rendering) -> str:
+        x, w, bias, scratch = r.pointers
+        lanes = self.m.lanes
+        fields = (
+            self.n, self.ic, self.out_blocks, size(self.y_axis.size), size(self.x_axis.size),
+            size(self.y_axis.begin), size(self.x_axis.begin), self.across, self.at_once,
+        )  # fmt: skip
+        spread = self.points * self.in_blocks * self.at_once * lanes
+        batch = counter(self.node.arg(0).shape[0], "i")
+        plane = size(padded_channels(self.node.arg(0).tensor)) * fields[3] * fields[4]
+        at = r.dim(dims.mul(_at(batch), plane))
+        body = [
+            "const ix used = of_min_ix(k.p, tiles - first);",
+            f"of_winograd_spread(k, first, used, {x} + {at}, v);",
+            *self._products(w),
+            *self._gather(r, batch, bias),
+        ]
+        step = f"for (ix first = 0; first < tiles; first += {self.at_once}) {{"
+        lines = [step, *("  " + line for line in body), "}"]
+        if batch.extent != 1:
+            lines = loop(batch.name, r.dim(batch.extent or 1), lines)
+        return "\n".join([
+            lane_check(lanes),
+            f"const struct of_winograd k = {{{', '.join(map(str, fields))}}};",
+            f"enum {{ tiles = {self.tiles} }};",
+            f"float *const v = (float *){scratch}, *const m = v + {spread};",
+            *lines,
+        ])  # fmt: skip
+
+    def _products(self, w: str) -> list[str]:
+        """For each point a product of the tiles' matrix and a matrix of weights."""
+        lanes, at_once = self.m.lanes, self.at_once
+        lines = [
+            f"const float *vq = v + q * {self.in_blocks * at_once * lanes};",
+            f"const float *wq = {w} + q * {self.out_blocks * lanes * self.ic};",
+            f"float *mq = m + q * {self.out_blocks * at_once * lanes};",
+        ]
+        for g in groups_of(self.oc, lanes, self.tile.vectors):
+            inner: list[str] = []
+            for run in runs_of(at_once, self.tile.columns):
+                at = f"(t * {run.width} + {run.first})" if run.count != 1 else str(run.first)
+                call = (
+                    f"of_winograd_product(k, {run.width}, {g.vectors}, vq + {at} * {lanes}, "
+                    f"wq + b * {lanes * self.ic}, mq + (b * {at_once} + {at}) * {lanes});"
+                )
+                inner += [call] if run.count == 1 else loop("t", str(run.count), [call])
+            lines.append(
+                f"for (ix b = {g.first}; b < {g.first + g.count * g.vectors}; b += {g.vectors}) {{"
+            )
+            lines += [*("  " + line for line in inner), "}"]
+        return loop("q", str(self.points), lines)
+
+    def _gather(self, r: Rendering, batch: Sym, bias: str) -> list[str]:
+        """Transforms back and finishes the elements of each tile that lie inside of the result."""
+        lanes, n = self.m.lanes, self.n
+        full = self.oc // lanes
+        out: list[str] = []
+        for first, count, used in ((0, full, lanes), (full, 1, self.oc - full * lanes)):
+            if not count or not used:
+                continue
+            block, row, column = counter(count, "i"), counter(self.height, "i"), counter(self.width)
+            at = dims.add(_at(block), first)
+            text = r.dim(at)
+            inner = [
+                f"const ix {row.name} = (first + t) / k.across * {n};",
+                f"const ix {column.name} = (first + t) % k.across * {n};",
+                f"float acc[{n * n * lanes}] __attribute__((aligned(64)));",
+                f"of_winograd_gather(k, m + ({text} * k.p + t) * {lanes}, {bias} + {text} * "
+                f"{lanes}, acc);",
+                *self._store(r, _at(batch), at, (row, column), used),
+            ]
+            lines = loop("t", "used", inner)
+            out += loop(block.name, str(count), lines) if count != 1 else lines
+        return out
+
+    def _store(
+        self, r: Rendering, n: Dim, block: Dim, corner: tuple[Sym, Sym], used: int
+    ) -> list[str]:
+        lanes = self.m.lanes
+        i, j, lane = counter(self.n, "i"), counter(self.n, "i"), counter(used, "i")
+        place: Sequence[Dim] = [dims.add(dims.atom(c), dims.atom(k))
+                                for c, k in zip(corner, (i, j), strict=True)]  # fmt: skip
+        channel = dims.add(dims.mul(block, lanes), _at(lane))
+        acc = dims.add(dims.mul(dims.add(dims.mul(_at(i), self.n), _at(j)), lanes), _at(lane))
+        body = r.store((n, channel, *place), f"acc[{r.dim(acc)}]")
+        if used > 1:
+            body = ["OF_SIMD", *loop(lane.name, str(used), body)]
+        if r.blocked and used < lanes:
+            pad = counter(lanes - used, "i")
+            ch = dims.add(dims.mul(block, lanes), dims.add(_at(pad), used))
+            target = r.dim(r.place((n, ch, *place)))
+            clear = [f"{r.out}[{target}] = 0;"]
+            body += loop(pad.name, str(lanes - used), clear) if lanes - used > 1 else clear
+        for c, at, total in ((j, corner[1], self.width), (i, corner[0], self.height)):
+            whole = total % self.n == 0
+            end = str(self.n) if whole else f"of_min_ix({self.n}, {total} - {at.name})"
+            body = [*(["OF_UNROLL"] if whole else []), *loop(c.name, end, body)]
+        return body
+
+
+def _bytes_a_cycle(weights: int) -> float:
+    """How fast weights of that many bytes are read, from the cache that they fit in."""
+    return 40.0 if weights < 1 << 20 else 20.0 if weights < 1 << 24 else 10.0
+
+
+def _at(c: Sym) -> Dim:
+    return 0 if c.extent == 1 else dims.atom(c)
