@@ -47,7 +47,7 @@ class Bench:
         self.seconds: float = args.seconds
         self.engines = [OURS, *args.against] if args.against else peers.names()
         self.pythons = Pythons([sys.executable, *args.python])
-        self.options = dict(pair.split("=", 1) for pair in args.option)
+        self.options = dict(map(parsed, args.option))
         self.fresh: bool = args.fresh
 
     def measure(self, name: str) -> dict[str, Any]:
@@ -152,6 +152,15 @@ class Contest:
     def close(self) -> None:
         for served in [*self.running.values(), *([self.machine] if self.machine else [])]:
             served.close()
+
+
+def parsed(option: str) -> tuple[str, Any]:
+    """exact=true as ("exact", True); what is no JSON is a string."""
+    name, _, text = option.partition("=")
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text
 
 
 def difference(ours: Sequence[Any], theirs: Sequence[Any]) -> float:

@@ -25,8 +25,10 @@ class Mnn:
 
     def convert(self, job: Job) -> list[Path]:
         path = job.at / "model.mnn"
-        command = [Path(sys.executable).with_name("mnnconvert"), "-f", "ONNX",
-                   "--modelFile", job.model, "--MNNModel", path, "--bizCode", "bench"]  # fmt: skip
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("mnnconvert"), "-f", "ONNX", "--modelFile", job.model,
+            "--MNNModel", path, "--bizCode", "bench",
+        ]  # fmt: skip
         done = subprocess.run(command, cwd=job.at, capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
             raise Skip("mnnconvert: " + (done.stdout + done.stderr).strip()[-200:])

@@ -33,7 +33,8 @@ class Ncnn:
             "[" + ",".join(map(str, a.shape)) + "]" + SHORT[a.dtype.name]
             for a in job.feeds().values()
         )
-        command = [Path(sys.executable).with_name("pnnx"), model, "fp16=0", f"inputshape={shapes}"]
+        tool = Path(sys.executable).with_name("pnnx")
+        command: list[str | Path] = [tool, model, "fp16=0", f"inputshape={shapes}"]
         done = subprocess.run(command, cwd=job.at, capture_output=True, text=True, check=False)
         files = [job.at / "model.ncnn.param", job.at / "model.ncnn.bin"]
         if done.returncode or not all(f.exists() for f in files):

@@ -112,9 +112,9 @@ class Net:
         mean, std = y.mean(axes), y.std(axes) + np.float32(1e-3)
         scale = (self.rng.uniform(0.7, 1.3, channels) * gain / std).astype(np.float32)
         shift = (self.random(channels, scale=0.2 * gain) - mean * scale).astype(np.float32)
-        w, b = self.const(w * scale[:, None, None, None]).name, self.const(shift).name
+        kept = [x, self.const(w * scale[:, None, None, None]), self.const(shift)]
         out = f"conv{len(self.nodes)}"
-        self.nodes.append(helper.make_node("Conv", [x.name, w, b], [out], name=out, **attrs))
+        self.nodes.append(helper.make_node("Conv", [v.name for v in kept], [out], out, **attrs))
         return Value(out, y * scale[:, None, None] + shift[:, None, None])
 
     def depthwise(self, x: Value, k: int = 3, stride: int = 1, **more: Any) -> Value:
@@ -212,7 +212,8 @@ class Net:
     def save(self, folder: Path) -> Path:
         """NAME.onnx, and NAME.npz with its inputs."""
         path = folder / f"{self.name}.onnx"
-        np.savez(path.with_suffix(".npz"), **{n: x.data for n, x in self.inputs.items()})
+        inputs: dict[str, Any] = {n: x.data for n, x in self.inputs.items()}
+        np.savez(path.with_suffix(".npz"), **inputs)
         onnx.save(self.model(), path)
         return path
 
