@@ -381,7 +381,7 @@ class Builder:
             self._budget.give(v.data)
         if not self._budget.allows([v.type for v in node.outputs]) or _open(node.op):
             return False
-        return node.op.macs(node) <= WORK_LIMIT
+        return node.op.work(node) <= WORK_LIMIT
 
 
 def _contents(op: Op, node: Node) -> Sequence[tuple[dims.Dim, ...] | None]:

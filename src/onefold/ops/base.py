@@ -224,6 +224,10 @@ class Op:
         """Multiply-adds of one execution at the largest shape; 0 for everything else."""
         return 0
 
+    def work(self, n: Node) -> int:
+        """Elements that the reference goes through, where they are many more than its results."""
+        return self.macs(n)
+
     def compiled(self, n: Node) -> str:
         """Empty where this node can become C, else the reason why not."""
         if self.host_only:

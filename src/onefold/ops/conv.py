@@ -404,6 +404,8 @@ def _transpose_fields(n: OnnxNode, x: Dims, w: Dims) -> dict[str, Any]:
     pads = list(n.attr("pads") or (0,) * (2 * rank))
     if mode == "VALID":
         pads = [0] * (2 * rank)
+    if len(pads) != 2 * rank:
+        raise Refusal(f"{len(pads)} pads for {rank} spatial axes")
     if given or mode.startswith("SAME"):
         wanted: Sequence[Dim] = [dims.mul(d, s) for d, s in zip(x[2:], strides, strict=True)]
         if given:

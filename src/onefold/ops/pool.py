@@ -57,6 +57,10 @@ class Pool(Op):
             raise Refusal(f"{self.name} of {n.arg(0).dtype}")
         return [TensorType(self.shape_of(n), n.arg(0).dtype, n.arg(0).quant)]
 
+    def work(self, n: Node) -> int:
+        axes = self.axes(n.arg(0).shape)
+        return dims.upper(dims.product([*self.shape_of(n), *(a.kernel for a in axes)])) * 16
+
     def over(
         self, k: Lowering, index: Sequence[Dim], kind: str, body: Callable[[Scalar], Scalar],
         outside: float | int,

@@ -170,7 +170,7 @@ class ScatterND(Op):
     def infer(self, n: Node) -> Sequence[TensorType]:
         t, index, u = n.arg(0).tensor, is_index(n, 1), n.arg(2).tensor
         check_reduction(self.reduction, t.dtype)
-        width = index.shape[-1] if index.rank else 0
+        width = index.shape[-1] if index.rank else -1
         if not isinstance(width, int) or not 0 <= width <= t.rank or u.dtype is not t.dtype:
             raise Refusal(f"updates {u} at indices {index} of {t}")
         want = (*index.shape[:-1], *t.shape[width:])

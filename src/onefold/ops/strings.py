@@ -241,6 +241,8 @@ for (ix i = 0; i < {k.dim(dims.product(k.x(0).shape))}; i++) {{
     @classmethod
     def make(cls, b: Builder, x: Value, keys: Any, values: Any, rest: Any, name: Any) -> Value:
         """The operator with its tables sorted and as constants."""
+        if keys.dtype == object:
+            keys = of_texts([as_text(k) for k in keys], keys.shape)
         order = np.argsort(keys, kind="stable")
         tables = [b.const(keys[order]), b.const(values[order]), b.const(rest)]
         return b.op(cls(), x, *tables, name=name)

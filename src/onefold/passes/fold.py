@@ -31,7 +31,7 @@ def _constant(n: Node, budget: FoldBudget) -> bool:
         return False
     if not all(isinstance(v.type, TensorType) and v.type.static for v in n.outputs):
         return False
-    return budget.allows([v.type for v in n.outputs]) and n.op.macs(n) <= WORK_LIMIT
+    return budget.allows([v.type for v in n.outputs]) and n.op.work(n) <= WORK_LIMIT
 
 
 def _replace(g: Graph, n: Node, budget: FoldBudget) -> bool:

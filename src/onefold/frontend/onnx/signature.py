@@ -47,10 +47,16 @@ def check(n: r.Node, opset: int) -> str:
         if name not in n.attributes:
             raise Refusal(f"the attribute '{name}' is missing")
     for name, value in n.attributes.items():
-        kind = kinds.get(name)
+        kind = kinds.get(name) or _kind_in_others(n, name)
         if kind is not None and not isinstance(value, r.AttributeRef) and not _is(kind, value):
             raise Refusal(f"the attribute '{name}' is not of the type {kind}")
     return letters
+
+
+def _kind_in_others(n: r.Node, name: str) -> str | None:
+    """The type of an attribute that only other versions of the operator have."""
+    versions = OPERATORS[f"{n.domain}:{n.op_type}" if n.domain else n.op_type]
+    return next((v[4][name] for v in versions if name in v[4]), None)
 
 
 @cache

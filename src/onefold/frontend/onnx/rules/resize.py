@@ -17,6 +17,7 @@ from onefold.ops.cast import Cast
 from onefold.ops.formats import OnnxNode
 from onefold.ops.known import dims_of, floats_of
 from onefold.ops.resize import ResizeAxis
+from onefold.ops.window import LARGEST
 
 _MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}
 
@@ -94,7 +95,11 @@ def _scaled(
 def scaled(d: Dim, s: float) -> Dim:
     """floor(d * s), in float32 where d is a number."""
     if isinstance(d, int):
-        return int(np.floor(np.float32(d) * np.float32(s)))
+        with np.errstate(over="ignore"):
+            size = np.floor(np.float32(d) * np.float32(s))
+        if not size < LARGEST:
+            raise Refusal(f"an axis of {d} elements cannot be scaled by {s}")
+        return int(size)
     f = Fraction(s).limit_denominator(4096)
     if np.float32(f.numerator / f.denominator) != np.float32(s):
         raise Refusal(f"an axis of {d} elements cannot be scaled by {s}")
