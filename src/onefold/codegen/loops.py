@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onefold.codegen.text import Scope, Writer, dim_text, initial, loop, to_storage, update
+from onefold.codegen.text import Scope, Writer, initial, loop, to_storage, update
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Value
@@ -175,7 +175,7 @@ def _loops(
     if env:
         index = tuple(dims.substitute(i, env) for i in index)
         value = element(index)
-    writer = Writer(_addressing(names))
+    writer = Writer(places_in(names))
     writer.count_uses(value)
     scope = Scope()
     lanes = lane_sums(value, loops[-1], writer, scope) if loops else []
@@ -255,11 +255,9 @@ def _block_read(expr: TensorExpr) -> int:
     return max((s.value.tensor.layout for s in walk(value) if isinstance(s, Load)), default=0)
 
 
-def _addressing(names: dict[int, str]) -> Callable[[Value, Sequence[Dim], dict[str, str]], str]:
-    def place(v: Value, idx: Sequence[Dim], loads: dict[str, str]) -> str:
-        return f"{names[id(v)]}[{dim_text(address(v.tensor, idx), loads)}]"
-
-    return place
+def places_in(names: Mapping[int, str]) -> Callable[[Value, Sequence[Dim]], tuple[str, Dim]]:
+    """Where elements lie; names: id of value -> C pointer name."""
+    return lambda v, index: (names[id(v)], address(v.tensor, index))
 
 
 def canonical(lines: Sequence[str]) -> list[str]:

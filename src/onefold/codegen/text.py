@@ -216,14 +216,14 @@ class Scope:
 class Writer:
     """Prints scalar expressions as C statements.
 
-    address(value, index) gives the C text of an element; acc is the text that stands for the
-    result of the kernel whose epilogue is printed.
+    place(value, index) gives the C name of the value's memory and the position of an element in
+    it; acc is the text that stands for the result of the kernel whose epilogue is printed.
     """
 
     def __init__(
-        self, address: Callable[[Value, Sequence[Dim], dict[str, str]], str], acc: str = "acc"
+        self, place: Callable[[Value, Sequence[Dim]], tuple[str, Dim]], acc: str = "acc"
     ) -> None:
-        self.address = address
+        self.place = place
         self.acc = acc
         self.count = 0
         self.symbols: dict[str, dims.Sym] = {}
@@ -288,7 +288,8 @@ class Writer:
         if isinstance(s, Load):
             for d in s.index:
                 self.index(d, scope)
-            return from_storage(self.address(s.value, s.index, scope.index_names()), s.value.dtype)
+            name, at = self.place(s.value, s.index)
+            return from_storage(f"{name}[{self.index(at, scope)}]", s.value.dtype)
         if isinstance(s, Index):
             return f"((int64_t){self.index(s.expr, scope)})"
         if isinstance(s, Acc):

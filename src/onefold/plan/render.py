@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from onefold.codegen.family import Choice, Rendering
-from onefold.codegen.loops import address, canonical, nest
+from onefold.codegen.loops import address, canonical, nest, places_in
 from onefold.codegen.text import Scope, Writer, dim_text, to_storage
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
@@ -103,9 +103,6 @@ def _render_choice(step: Step, draft: Draft) -> None:
     symbols: dict[str, Sym] = {}
     checked = False
 
-    def place(v: Value, idx: Sequence[Dim], loads: dict[str, str]) -> str:
-        return f"{names[id(v)]}[{dim_text(address(v.tensor, idx), loads)}]"
-
     def note(found: Iterable[Sym]) -> None:  # counters are the kernel's own
         symbols.update({s.name: s for s in found if s.extent is None})
 
@@ -117,7 +114,7 @@ def _render_choice(step: Step, draft: Draft) -> None:
 
     def store(index: Sequence[Dim], acc: str) -> list[str]:
         nonlocal checked
-        w = Writer(place, acc)
+        w = Writer(places_in(names), acc)
         value = expr(*index)
         w.count_uses(value)
         scope = Scope()

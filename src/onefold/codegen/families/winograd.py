@@ -43,7 +43,7 @@ def weight_transform(n: int) -> Array:
     return np.array([*rows, [0, 0, 1]])
 
 
-TRANSFORMS = {2: (50, 45), 4: (150, 170)}  # cycles for a tile of a block of channels, there and back
+TRANSFORMS = {2: (50, 45), 4: (150, 170)}  # cycles, there and back, of a tile of a block
 CACHED = 400_000  # bytes between the transforms that stay in a cache near the core
 
 
