@@ -139,6 +139,7 @@ class Model:
         fallback: bool = True,
         optimize: str = "-O3",
         exact: bool = False,
+        profile: bool = False,
         cache: bool = True,
     ) -> Program:
         """A program for this machine or one like it.
@@ -150,7 +151,7 @@ class Model:
         is f32 today; "bf16" and "f16" are refused until there are kernels. threads: 1; more is
         taken with a warning. fallback: whether layers without a compiled form may run in NumPy,
         with a warning. exact: keep to algorithms whose errors are those of plain sums: no Winograd
-        convolutions.
+        convolutions. profile: count the time of each step (see Program.ticks).
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
         from onefold.backends import Options
@@ -164,7 +165,7 @@ class Model:
                 stacklevel=2,
             )
         wanted = Wanted.of(shapes, dims, states, values)
-        options = Options(precision, threads, optimize, exact)
+        options = Options(precision, threads, optimize, exact, profile)
         return Program(self, target, options, wanted, fallback, cache)
 
     def run(self, inputs: Mapping[str, Any] | Any) -> dict[str, Any]:

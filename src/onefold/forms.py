@@ -175,6 +175,13 @@ class Program:
         call: tuple[Any, list[Array]] = prepare([feeds[n] for n in whole[1]])
         return call
 
+    def ticks(self) -> list[int]:
+        """Of a program compiled with `profile`: the time that each step of `report["steps"]` has
+        taken so far, and at the end the time now, in units of the machine's own clock; the counts
+        begin anew."""
+        parts = [r.ticks() for r, _, _ in self._all()[-1].parts]
+        return [t for p in parts for t in p[:-1]] + [t for p in parts for t in p[-1:]][-1:]
+
     @property
     def report(self) -> dict[str, Any]:
         """What was compiled: steps, MACs, bytes, arena and its lower bound, placement."""
@@ -401,8 +408,8 @@ class FormBuilder:
         values = {n: repr(fingerprint(v)) for n, v in b.values.items()}
         wanted = json.dumps(
             [dict(b.shapes), dict(b.dims), values, dict(b.states), p.options.precision,
-             p.options.threads, p.options.optimize, p.options.exact, p.model.format,
-             p.fallback],
+             p.options.threads, p.options.optimize, p.options.exact, p.options.profile,
+             p.model.format, p.fallback],
             sort_keys=True, default=list,
         )  # fmt: skip
         target = json.dumps(p.target.facts(), sort_keys=True)

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Options:
     """What the user asked of the compiler. exact: no algorithm whose rounding errors are larger
-    than those of the plain sums, as Winograd's are."""
+    than those of the plain sums, as Winograd's are. profile: the program counts the time that each
+    of its steps takes."""
 
     precision: str = "f32"
     threads: int = 1
     optimize: str = "-O3"
     exact: bool = False
+    profile: bool = False
 
 
 class Runnable(Protocol):
@@ -35,6 +37,10 @@ class Runnable(Protocol):
 
     def reset(self) -> None:
         """State back to its initial contents."""
+
+    def ticks(self) -> list[int]:
+        """Time that each step has taken, and the time now, where that is counted; the counts begin
+        anew."""
 
 
 class Backend(Protocol):

@@ -36,7 +36,8 @@ class Cpu:
         from onefold.run.building import build
 
         program = plan(region, target, options)
-        return build(program, target, folder, optimize=options.optimize).facts
+        return build(program, target, folder, optimize=options.optimize,
+                     profile=options.profile).facts
 
     def load(self, folder: Path, region: Graph | None) -> Runnable:
         from onefold.run.artifact import Artifact

@@ -44,6 +44,9 @@ class Evaluated:
             zeros = np.zeros(t.ints, t.dtype.numpy)
             self._state[id(s)] = zeros if s.initial is None else s.initial
 
+    def ticks(self) -> list[int]:
+        return []
+
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         if not self.graph.states:
             return self._run(inputs)

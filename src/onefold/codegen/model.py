@@ -34,8 +34,8 @@ class Names:
                 self.names[s.kernel] = f"{prefix}_{c_name(s.op).lower()}_{len(self.names)}"
 
 
-def emit(program: Program, prefix: str) -> Sources:
-    """All sources of a program."""
+def emit(program: Program, prefix: str, profile: bool = False) -> Sources:
+    """All sources of a program. profile: with a count of the time of each step."""
     steps = list(program.flat())
     names = Names(prefix, steps)
     kernels = list(names.names)
@@ -48,7 +48,7 @@ def emit(program: Program, prefix: str) -> Sources:
         files[unit] = _unit(part, names)
         units.append(unit)
     files[f"{prefix}.h"] = header(program, prefix)
-    main = _Main(program, prefix, names, kernels if alone else [])
+    main = _Main(program, prefix, names, kernels if alone else [], profile)
     files[f"{prefix}.c"] = main.text()
     units.insert(0, f"{prefix}.c")
     labels = (*(str(s.origin) or s.op for s in steps), "sizes and loops")
@@ -144,9 +144,11 @@ class _Main:
     """Text of the file with the run function."""
 
     def __init__(
-        self, program: Program, prefix: str, names: Names, kernels: Sequence[Kernel]
-    ) -> None:
+        self, program: Program, prefix: str, names: Names, kernels: Sequence[Kernel],
+        profile: bool,
+    ) -> None:  # fmt: skip
         self.program, self.prefix, self.names, self.kernels = program, prefix, names, kernels
+        self.profile = profile
         self.number = 0
         self.total = sum(1 for _ in program.flat())
 
@@ -160,6 +162,12 @@ class _Main:
             else:
                 out.append(_signature(kernel, name, "OF_HIDDEN ") + ";")
         out.append(self._memory())
+        if self.profile:
+            out.append(
+                f'#include "of_tick.h"\nstatic uint64_t ticks[{self.total + 1}];\n'
+                f"OF_PUBLIC uint64_t *{self.prefix}_ticks(void) {{\n"
+                f"  ticks[{self.total}] = of_tick();\n  return ticks;\n}}\n"
+            )
         out.append(
             f"OF_PUBLIC int32_t {self.prefix}_run({_arena_parameter(p)}, const void *weights,"
             " void *state,\n"
@@ -252,6 +260,8 @@ class _Main:
         if s.kernel.stops:
             args.append("&err")
         lines = [f"{self.names.names[s.kernel]}({', '.join(args)});{comment}"]
+        if self.profile:
+            lines = [f"ticks[{number}] -= of_tick();", *lines, f"ticks[{number}] += of_tick();"]
         if s.kernel.stops:
             lines.append(f"if (err) return {1 + 16 * number} + err;")
         return lines

@@ -21,11 +21,12 @@ from onefold.target import Target
 
 
 def build(
-    program: Program, target: Target, folder: Path, prefix: str = "", optimize: str = "-O3"
-) -> Artifact:
+    program: Program, target: Target, folder: Path, prefix: str = "", optimize: str = "-O3",
+    profile: bool = False,
+) -> Artifact:  # fmt: skip
     """Compile a program for a target with an operating system into an existing folder."""
     prefix = prefix or c_name(program.name, 24).lower()
-    sources = emit(program, prefix)
+    sources = emit(program, prefix, profile)
     events.emit("sources", files=sources.files)
     for name, text in sources.files.items():
         (folder / name).write_text(text, "utf-8")

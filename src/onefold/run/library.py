@@ -50,6 +50,18 @@ class Library:
                            why=str(error), kind=RunError.LOAD) from error
         self.run.restype = ctypes.c_int32
 
+    def ticks(self, count: int) -> list[int]:
+        """The counts of a program's steps, which begin anew, and the time now; empty where there
+        are none."""
+        function = getattr(self._handle, f"{self.prefix}_ticks", None)
+        if function is None:
+            return []
+        function.restype = ctypes.POINTER(ctypes.c_uint64)
+        counts = function()
+        out = [int(counts[k]) for k in range(count + 1)]
+        ctypes.memset(counts, 0, 8 * count)
+        return out
+
     def error(self, code: int) -> RunError:
         """The error behind a return value other than 0."""
         step, reason = divmod(code - 1, 16)

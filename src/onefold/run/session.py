@@ -53,6 +53,11 @@ class Loaded:
                 image[s["offset"] : s["offset"] + len(raw)] = raw
         self.state.fill(bytes(image))
 
+    def ticks(self) -> list[int]:
+        """Time that each step has taken since the last call, and the time now, in units of the
+        machine's clock; empty where the program does not count it."""
+        return self.library.ticks(len(self.facts["steps"]))
+
     def sizes(self, inputs: Sequence[Array]) -> dict[str, int]:
         """The run-time dimensions that the inputs' shapes tell.
 
@@ -102,10 +107,7 @@ class Loaded:
     def _run(self, ins: Sequence[Array]) -> list[Array]:
         env = self.sizes(ins)
         static = not self.names
-        outs = [
-            np.empty(p.ints, p.dtype) if static else np.empty(p.capacity, p.dtype)
-            for p in self.outputs
-        ]
+        outs = [np.empty(self._room(p, env), p.dtype) for p in self.outputs]
         table = [env.get(n, 0) for n in self.names]
         with self.arenas.arena() as arena:
             call = Call(self.library, arena, self.weights, self.state, ins, outs, table)
@@ -118,6 +120,13 @@ class Loaded:
             else:
                 env[name] = size
         return [_shaped(o, shape_of(p, env)) for o, p in zip(outs, self.outputs, strict=True)]
+
+    def _room(self, port: PortFacts, env: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape of an output, or its largest size where the program finds the size out."""
+        try:
+            return shape_of(port, env)
+        except KeyError:
+            return (port.capacity,)
 
     def prepare(self, inputs: Sequence[Array]) -> tuple[Call, list[Array]]:
         """A call bound to these input arrays and to output arrays made for it: run it again and
