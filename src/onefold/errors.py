@@ -461,7 +461,15 @@ class RunError(OnefoldError):
         "The shared object is not loadable or lacks the expected entry.",
         ("it was built for another machine", "the file system forbids execution (noexec)"),
         "Compile again; if the cache is on a noexec file system, set ONEFOLD_CACHE_DIR.")
-    kinds = (STEP, LOAD)
+    SIZES = Kind(
+        "OF512", "sizes do not fit each other",
+        "Dimensions that are open when a program is compiled are taken to be equal where an "
+        "operator needs it, and this call has other sizes.",
+        ("two inputs whose sizes do not go together",
+         "a dimension that is 1 in this call and would have to be repeated"),
+        "Give inputs that fit; where a size of 1 is to be repeated, compile for that size: "
+        "--dim NAME=1.")
+    kinds = (STEP, LOAD, SIZES)
 
 
 class EmulatorError(OnefoldError):

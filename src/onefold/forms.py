@@ -17,7 +17,15 @@ import numpy as np
 
 from onefold import events
 from onefold.backends import Backend, Options, Runnable
-from onefold.errors import FallbackError, InputError, OnefoldError, OptionError, ShapeError
+from onefold.errors import (
+    FallbackError,
+    InputError,
+    MemoryLimitError,
+    OnefoldError,
+    OptionError,
+    RunError,
+    ShapeError,
+)
 from onefold.feeds import as_array, bad_shape, by_name, check_names, fingerprint, sizes_of
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.run import cache as store
@@ -139,6 +147,7 @@ class Program:
         self._seen: list[dict[str, int]] = []
         self._general: dict[str, int | Range] | None = None
         self._growing = False
+        self._too_wide = False  # a form for all sizes would take too much memory
         require_features(self.target.arch, self.target.features, self.target.name)
         first = self._eager()
         self._first = first
@@ -156,7 +165,16 @@ class Program:
             feeds = self._static_feeds(form, inputs, named)
             return form.run(feeds)
         feeds = self._feeds(inputs, named)
-        return self._form_for(feeds).run(feeds)
+        form = self._form_for(feeds)
+        try:
+            return form.run(feeds)
+        except RunError as e:
+            if e.kind is not RunError.SIZES or form.facts["state_bytes"]:
+                raise
+            own = self._form_for(feeds, wide=False)  # sizes that the form for all takes as equal
+            if own is form:
+                raise
+            return own.run(feeds)
 
     def reset(self) -> None:
         """States back to their initial contents."""
@@ -275,10 +293,11 @@ class Program:
             out += [n for n in names if n not in w.dims]
         return out
 
-    def _form_for(self, feeds: Mapping[str, Any]) -> Form:
+    def _form_for(self, feeds: Mapping[str, Any], wide: bool = True) -> Form:
+        """The form for these inputs; wide: it may be the one for all sizes."""
         sizes = self._sizes(feeds)
-        for _ in range(len(feeds) + 2):
-            binding, key = self._binding(feeds, sizes)
+        for _ in range(len(feeds) + 3):
+            binding, key = self._binding(feeds, sizes, wide and not self._too_wide)
             form = self._forms.get(key)
             if form is not None:
                 self._forms.move_to_end(key)
@@ -292,6 +311,11 @@ class Program:
                     raise ShapeError(e.reason, where=e.layer, why=why) from None
                 self.by_value.update(e.inputs)
                 continue
+            except MemoryLimitError:
+                if self._general is None or self._too_wide:
+                    raise
+                self._too_wide = True
+                continue
             self._forms[key] = form
             while len(self._forms) > KEPT:
                 self._forms.popitem(last=False)
@@ -299,7 +323,7 @@ class Program:
         raise ShapeError("the model's shapes cannot be found out", where=self.model.name)
 
     def _binding(
-        self, feeds: Mapping[str, Any], sizes: Mapping[str, int]
+        self, feeds: Mapping[str, Any], sizes: Mapping[str, int], wide: bool
     ) -> tuple[Binding, Any]:
         w = self.wanted
         bound: dict[str, int | Range] = dict(w.dims)
@@ -315,7 +339,7 @@ class Program:
         if free and dict(free) not in self._seen:
             self._growing |= bool(self._seen) and _grows(self._seen[-1], free)
             self._seen.append(dict(free))
-        if self._growing or len(self._seen) > FEW:
+        if wide and (self._growing or len(self._seen) > FEW):
             bound.update(self._widen(free))
         else:
             bound.update(free)

@@ -208,6 +208,11 @@ class Op:
         """Elements of small integer results where they follow from shapes (see Value.content)."""
         return [None] * len(n.outputs)
 
+    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
+        """Extents that are taken to be equal although run time could have it otherwise: the step
+        that computes the node stops where they are not."""
+        return ()
+
     def ref(self, n: Node, *x: Any) -> Any:
         """The slow, obvious result(s) on NumPy arrays; the definition of the operator."""
         raise NotImplementedError(self.name)
@@ -297,8 +302,8 @@ def as_inputs(node: Node) -> list[TensorExpr | None]:
 def broadcast_shapes(*shapes: dims.Shape) -> dims.Shape:
     """NumPy broadcasting over dimensions that may be symbols.
 
-    A symbol meets 1 as itself; two different symbols are taken to be equal at run time only if
-    one of them is 1, which cannot be known: that is a Refusal.
+    A symbol meets 1 as itself; two different symbols, or a symbol and another number, are taken
+    to be equal: see `broadcast_agreements`.
     """
     rank = max((len(s) for s in shapes), default=0)
     out: list[Dim] = []
@@ -316,6 +321,16 @@ def broadcast_shapes(*shapes: dims.Shape) -> dims.Shape:
                 here = s[at]
         out.append(here)
     return tuple(out)
+
+
+def broadcast_agreements(
+    shape: dims.Shape, operands: Iterable[dims.Shape]
+) -> list[tuple[Dim, Dim]]:
+    """What `broadcast_shapes` took to be equal, `shape` being its result (see Op.agreements)."""
+    return [
+        (d, own) for s in operands for d, own in zip(shape[len(shape) - len(s) :], s, strict=True)
+        if own not in (1, d)
+    ]  # fmt: skip
 
 
 def _show(shapes: Iterable[dims.Shape]) -> str:

@@ -12,7 +12,15 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Builder, Node, Value
 from onefold.ir.scalar import Scalar
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Lowering, Op, Refusal, broadcast_shapes, operator
+from onefold.ops.base import (
+    Case,
+    Lowering,
+    Op,
+    Refusal,
+    broadcast_agreements,
+    broadcast_shapes,
+    operator,
+)
 from onefold.ops.conv import check_bytes, wide
 from onefold.ops.elementwise import Add
 from onefold.ops.formats import OnnxNode
@@ -58,6 +66,13 @@ class Product(Op):
 
     def shape_of(self, n: Node) -> Dims:
         return matmul_shape(n.arg(0).shape, n.arg(1).shape, self.name)
+
+    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
+        a, b = n.arg(0).shape, n.arg(1).shape
+        inner = [(a[-1], b[-2] if len(b) > 1 else b[0])]
+        batch = broadcast_shapes(a[:-2], b[:-2])
+        return [*(p for p in inner if p[0] != p[1]),
+                *broadcast_agreements(batch, (a[:-2], b[:-2]))]  # fmt: skip
 
     def macs(self, n: Node) -> int:
         return dims.upper(dims.mul(n.outputs[0].tensor.size, n.arg(0).shape[-1]))
@@ -220,6 +235,11 @@ class Gemm(Op):
         if c is not None and broadcast_shapes((m, p), c.shape) != (m, p):
             raise Refusal(f"Gemm adds a C of shape {list(c.shape)} to a result of [{m},{p}]")
         return [TensorType((m, p), a.dtype)]
+
+    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
+        a, b = n.arg(0).shape, n.arg(1).shape
+        inner = (a[0] if self.transA else a[1], b[1] if self.transB else b[0])
+        return [inner] if inner[0] != inner[1] else []
 
     def ref(self, n: Node, a: Any, b: Any, c: Any = None) -> Any:
         x, w = wide(a), wide(b)

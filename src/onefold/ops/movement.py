@@ -10,7 +10,7 @@ import numpy as np
 from onefold.ir import dims, scalar
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Node, Value
-from onefold.ir.scalar import Index, Scalar
+from onefold.ir.scalar import Index
 from onefold.ir.types import Quant, TensorType
 from onefold.ops.base import Case, Lowered, Lowering, Pieces, Refusal, axis_of, operator, true_axis
 from onefold.ops.formats import OnnxNode
@@ -180,6 +180,15 @@ class Concat(Movement):
         quant = first.quant if all(t.quant == first.quant for t in parts) else None
         return [TensorType(checked_shape(shape), first.dtype, quant)]
 
+    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
+        whole = n.outputs[0].shape
+        axis = axis_of(self.axis, len(whole))
+        return [
+            (d, own) for v in n.present()
+            for a, (d, own) in enumerate(zip(whole, v.shape, strict=True))
+            if a != axis and d != own
+        ]  # fmt: skip
+
     def ref(self, n: Node, *x: Any) -> Any:
         return np.concatenate(x, self.axis)
 
@@ -199,12 +208,7 @@ class Concat(Movement):
         if tuple(shape) == x.shape:
             return x
 
-        def element(*index: Dim) -> Scalar:
-            at = [i if a == b else scalar.loaded(Index(i), b, wrap=False)
-                  for i, a, b in zip(index, shape, x.shape, strict=True)]  # fmt: skip
-            return x(*at)
-
-        return scalar.TensorExpr(TensorType(tuple(shape), x.dtype), element)
+        return scalar.TensorExpr(TensorType(tuple(shape), x.dtype), x)
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:

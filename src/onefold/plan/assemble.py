@@ -212,6 +212,9 @@ class Assembler:
             choice = self.kernels.find(knode)
         reads = list({id(s.value): s.value for s in tree if isinstance(s, Load)}.values())
         draft = Draft(out, expr, start, reads, choice=choice)
+        draft.agreements = list(
+            dict.fromkeys(p for inner in absorbed for p in inner.op.agreements(inner))
+        )
         if choice is not None:
             draft.reads = list({id(v): v for v in (*choice.reads, *reads)}.values())
         step = self._step(draft, [self.of(v) for v in draft.reads], [at], origin, node)

@@ -32,6 +32,7 @@ class Draft:
     outs: list[Buffer] = field(default_factory=list)
     packed: list[Buffer] = field(default_factory=list)
     scratch: Buffer | None = None
+    agreements: Sequence[tuple[Dim, Dim]] = ()  # extents that must be equal, else the step stops
 
 
 class Pointers:
@@ -69,14 +70,19 @@ def render(step: Step, draft: Draft) -> None:
 
 
 def _finish(
-    step: Step, p: Pointers, symbols: Sequence[Sym], body: str, includes: tuple[str, ...],
-    stops: bool, outs: Sequence[Sym] = (),
+    step: Step, draft: Draft, p: Pointers, symbols: Sequence[Sym], body: str,
+    includes: tuple[str, ...], stops: bool,
 ) -> None:  # fmt: skip
+    known = {s.name: s for s in symbols}
+    for a, b in draft.agreements:
+        known.update({s.name: s for d in (a, b) for s in dims.symbols(d)})
+        body = f"if ({dim_text(a)} != {dim_text(b)}) OF_STOP(OF_BAD_SHAPE);\n{body}"
+    step.sizes = tuple(known[k] for k in sorted(known))
     step.kernel = Kernel(
-        tuple(p.params), tuple(s.name for s in symbols), tuple(s.name for s in outs), body,
-        includes, stops,
+        tuple(p.params), tuple(s.name for s in step.sizes), (), body, includes,
+        stops or bool(draft.agreements),
     )  # fmt: skip
-    step.args, step.sizes, step.outs = tuple(p.args), tuple(symbols), tuple(outs)
+    step.args, step.outs = tuple(p.args), ()
 
 
 def _names(draft: Draft, p: Pointers) -> dict[int, str]:
@@ -92,7 +98,7 @@ def _render_nest(step: Step, draft: Draft) -> None:
     names = _names(draft, p)
     n = nest(draft.out, draft.expr, names, draft.start)
     draft.expr._cache.clear()
-    _finish(step, p, n.symbols, "\n".join(n.lines), (), n.checked)
+    _finish(step, draft, p, n.symbols, "\n".join(n.lines), (), n.checked)
 
 
 def _render_choice(step: Step, draft: Draft) -> None:
@@ -140,7 +146,7 @@ def _render_choice(step: Step, draft: Draft) -> None:
     )
     body = "\n".join(canonical(body.split("\n")))
     expr._cache.clear()
-    _finish(step, p, [symbols[k] for k in sorted(symbols)], body, choice.includes, checked)
+    _finish(step, draft, p, list(symbols.values()), body, choice.includes, checked)
 
 
 def _render_code(step: Step, draft: Draft) -> None:

@@ -27,8 +27,9 @@ from onefold.errors import InputError, RunError
 
 ALIGN = 64
 
+MISFIT = "shapes do not fit"
 REASONS = ("error", "index out of range", "size above its bound", "division by zero",
-           "shapes do not fit", "loop limit exceeded", "out of memory", "value not allowed")
+           MISFIT, "loop limit exceeded", "out of memory", "value not allowed")
 """What a step can report; the generated code numbers them in this order."""
 
 Array = np.ndarray[Any, Any]
@@ -67,8 +68,9 @@ class Library:
         step, reason = divmod(code - 1, 16)
         known = 0 <= reason < len(REASONS) and code > 0
         layer = self.steps[step] if 0 <= step < len(self.steps) else f"step {step}"
-        return RunError("the program stopped with an error", where=f"layer '{layer}'",
-                        why=REASONS[reason] if known else f"error number {code}")
+        why = REASONS[reason] if known else f"error number {code}"
+        return RunError("the program stopped with an error", where=f"layer '{layer}'", why=why,
+                        kind=RunError.SIZES if why == MISFIT else RunError.STEP)
 
 
 class Block:

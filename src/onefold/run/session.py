@@ -155,4 +155,4 @@ def _shaped(raw: Array, shape: tuple[int, ...]) -> Array:
     size = 1
     for d in shape:
         size *= d
-    return raw[:size].reshape(shape)
+    return raw.reshape(-1)[:size].reshape(shape)

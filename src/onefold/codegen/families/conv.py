@@ -78,7 +78,7 @@ def strides_of(node: Node, height: int, width: int) -> tuple[int, int, int, int]
     """Of the input: block of channels, and elements to the next block, row, and column."""
     t = node.arg(0).tensor
     if height * width == 1 and not t.layout:
-        return int(t.ints[1]), 1, 1, 1
+        return size(t.shape[1]), 1, 1, 1
     c = t.layout or 1
     return c, height * width * c, width * c, c
 

@@ -1,0 +1,106 @@
+"""Models with open dimensions: one program for all sizes gives what ONNX Runtime gives, or says
+that sizes do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto as T
+from onnx import helper as h
+from onnx import numpy_helper
+
+import onefold
+from onefold.errors import RunError
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def made(nodes: Sequence[Any], inputs: dict[str, list[Any]], constants: dict[str, Any]) -> bytes:
+    graph = h.make_graph(
+        list(nodes), "open",
+        [h.make_tensor_value_info(n, T.FLOAT, shape) for n, shape in inputs.items()],
+        [h.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()],
+    )  # fmt: skip
+    opset = [h.make_opsetid("", 17)]
+    return bytes(h.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+
+def array(*shape: int) -> Any:
+    return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
+
+
+def same(model: bytes, program: Any, feeds: dict[str, Any]) -> None:
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    want = session.run(None, feeds)[0]
+    got = program(feeds)["y"]
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_strides_that_the_result_does_not_depend_on() -> None:
+    """The result has no open size, but elements of the input lie apart by one."""
+    nodes = [h.make_node("Gather", ["x", "i"], ["a"], axis=1), h.make_node("Neg", ["a"], ["y"])]
+    model = made(nodes, {"x": [2, "n", 3]}, {"i": np.array([1, 0])})
+    program = onefold.load(model).compile(dims={"n": "2..9"}, fallback=False)
+    for n in (2, 5):
+        same(model, program, {"x": array(2, n, 3)})
+
+
+@pytest.mark.parametrize("op,weight", [("Conv", (16, 16, 1, 1)), ("ConvTranspose", (16, 8, 2, 2))])
+def test_one_pixel_and_an_open_batch(op: str, weight: tuple[int, ...]) -> None:
+    nodes = [h.make_node("GlobalAveragePool", ["x"], ["a"]), h.make_node(op, ["a", "w"], ["y"])]
+    model = made(nodes, {"x": ["n", 16, 3, 3]}, {"w": array(*weight)})
+    program = onefold.load(model).compile(dims={"n": "0..8"}, fallback=False)
+    for n in (1, 3):
+        same(model, program, {"x": array(n, 16, 3, 3)})
+
+
+MISFITS = {
+    "broadcast": ([h.make_node("Add", ["x", "z"], ["y"])], [1, 1]),
+    "product": ([h.make_node("Transpose", ["z"], ["t"]), h.make_node("MatMul", ["x", "t"], ["y"])],
+                [3, 2]),
+    "joined": ([h.make_node("Concat", ["x", "z"], ["y"], axis=1)], [2, 3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_sizes_that_differ_at_run_time(name: str) -> None:
+    """Two open dimensions that must be equal: nothing is read outside of an input."""
+    nodes, other = MISFITS[name]
+    model = made(nodes, {"x": ["a", "b"], "z": ["c", "d"]}, {})
+    program = onefold.load(model).compile(dims=dict.fromkeys("abcd", "1..64"), fallback=False)
+    same(model, program, {"x": array(4, 3), "z": array(4, 3)})
+    with pytest.raises(RunError, match="stopped") as e:
+        program({"x": array(64, 33), "z": array(*other)})
+    assert e.value.code == "OF512"
+    assert e.value.why == "shapes do not fit"
+    assert "--dim NAME=1" in e.value.remedy
+
+
+def test_a_size_of_one_is_repeated_whenever_it_comes() -> None:
+    """Of many sizes the form for all takes over; what does not fit it gets a form of its own."""
+    model = made([h.make_node("Add", ["x", "z"], ["y"])], {"x": ["a", 3], "z": ["b", 3]}, {})
+    program = onefold.load(model).compile(fallback=False)
+    for a, b in [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (1, 7), (8, 1), (9, 9)]:
+        same(model, program, {"x": array(a, 3), "z": array(b, 3)})
+    assert program.compiles < 9
+
+
+def test_many_open_dimensions() -> None:
+    """Where a form for all sizes would need more memory than there is, each gets its own."""
+    nodes = [h.make_node("Softmax", ["x"], ["a"]), h.make_node("Transpose", ["a"], ["b"]),
+             h.make_node("Softmax", ["b"], ["y"])]  # fmt: skip
+    model = made(nodes, {"x": ["a", "b", "c", "d"]}, {})
+    program = onefold.load(model).compile(fallback=False)
+    for k in range(1, 8):
+        same(model, program, {"x": array(k, k + 1, 2, 3 * k)})
+
+
+def test_results_take_the_room_that_they_need() -> None:
+    model = made([h.make_node("Neg", ["x"], ["y"])], {"x": ["a", "b", "c"]}, {})
+    program = onefold.load(model).compile(dims=dict.fromkeys("abc", "0..100000"), fallback=False)
+    same(model, program, {"x": array(2, 3, 4)})
