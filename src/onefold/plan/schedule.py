@@ -89,6 +89,8 @@ class Lowerings:
     def _lower(self, n: Node) -> None:
         k = Lowering(n, [None if v is None else self.read(v) for v in n.inputs])
         low = n.op.lower(k)
+        if isinstance(low, Code) and self.kernels.find(n) is not None:
+            low = [_result_of(n, n.outputs[0])]
         self.lowered[id(n)] = low
         self.lowering[id(n)] = k
         if isinstance(low, TensorExpr):
@@ -277,6 +279,15 @@ class Lowerings:
         f = Facts()
         _weigh(value, 1.0, f, set())
         return f
+
+
+def element_cost(expr: TensorExpr) -> float:
+    """What one element costs, in operations of about a cycle."""
+    _, index = generic_index(expr.shape)
+    f = Facts()
+    _weigh(expr(*index), 1.0, f, set())
+    expr._cache.clear()
+    return f.cost
 
 
 class _NoCache(dict):  # type: ignore[type-arg]
