@@ -87,27 +87,34 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + (b * T + t) * OF_LANES) = acc[b][t];
 }
 
-struct of_image { int h, w, c, top, left, rows, cols, col; };  // rows, cols: with the border; col: elements of a column
+struct of_image {
+  int h, w, c, top, left, rows, cols, col;  // rows, cols: with the border; col: elements of a column
+  ptrdiff_t sy, sx, sc;                     // elements of the input from a row, column, channel to the next
+};
 
-// The input with a border of `fill` as TO, `add` added to each element. Elements of a column beyond the channels stay
-// as they are: their weights are zero.
-#define OF_PREPARE(NAME, FROM, TO)                                                              \
-  AI void NAME(const struct of_image k, const FROM *x, int add, int fill, TO *to) {             \
-    const ix row = (ix)k.cols * k.col;                                                          \
-    for (ix y = 0; y < k.rows; y++, to += row) {                                                \
-      const ix at = y - k.top;                                                                  \
-      const bool out = at < 0 || at >= k.h;                                                     \
+// The input with a border of `fill` as TO, channels last, `add` added to each element. Elements of a column beyond the
+// channels stay as they are: their weights are zero.
+#define OF_PREPARE(NAME, FROM, TO)                                                               \
+  AI void NAME(const struct of_image k, const FROM *x, int add, int fill, TO *to) {              \
+    const ix row = (ix)k.cols * k.col;                                                           \
+    for (ix y = 0; y < k.rows; y++, to += row) {                                                 \
+      const ix at = y - k.top;                                                                   \
+      const bool out = at < 0 || at >= k.h;                                                      \
       const ix from = out ? row : (ix)k.left * k.col, to_end = out ? row : from + (ix)k.w * k.col; \
-      for (ix i = 0; i < from; i++) to[i] = (TO)fill;                                           \
-      for (ix i = to_end; i < row; i++) to[i] = (TO)fill;                                       \
-      if (out) continue;                                                                        \
-      const FROM *xr = x + at * k.w * k.c;                                                      \
-      if (k.c == k.col)                                                                         \
-        for (ix i = 0; i < (ix)k.w * k.c; i++) to[from + i] = (TO)(xr[i] + add);                \
-      else                                                                                      \
-        for (ix i = 0; i < k.w; i++)                                                            \
-          for (ix c = 0; c < k.c; c++) to[from + i * k.col + c] = (TO)(xr[i * k.c + c] + add);  \
-    }                                                                                           \
+      for (ix i = 0; i < from; i++) to[i] = (TO)fill;                                            \
+      for (ix i = to_end; i < row; i++) to[i] = (TO)fill;                                        \
+      if (out) continue;                                                                         \
+      const FROM *xr = x + at * k.sy;                                                            \
+      TO *tr = to + from;                                                                        \
+      if (k.c == k.col && k.sc == 1 && k.sx == k.c)                                              \
+        for (ix i = 0; i < (ix)k.w * k.c; i++) tr[i] = (TO)(xr[i] + add);                        \
+      else if (k.sc != 1 && k.c <= 4) /* a few planes, interleaved */                            \
+        for (ix i = 0; i < k.w; i++)                                                             \
+          OF_UNROLL for (int c = 0; c < k.c; c++) tr[i * k.col + c] = (TO)(xr[i * k.sx + c * k.sc] + add); \
+      else                                                                                       \
+        for (ix i = 0; i < k.w; i++)                                                             \
+          for (ix c = 0; c < k.c; c++) tr[i * k.col + c] = (TO)(xr[i * k.sx + c * k.sc] + add);  \
+    }                                                                                            \
   }
 OF_PREPARE(of_prepare_i8_u8, int8_t, uint8_t)
 OF_PREPARE(of_prepare_u8_u8, uint8_t, uint8_t)
@@ -140,4 +147,11 @@ AI int32_t of_requantize_i32(int32_t x, int32_t m, int32_t s) {
   const int32_t h = (int32_t)((uint64_t)(p + (1 << 30)) >> 31);
   const int32_t mask = (int32_t)((1u << right) - 1), rest = h & mask;
   return (h >> right) + (rest > (mask >> 1) + (h < 0));
+}
+
+// round(x * m), halves to even, in [lo, hi], which are integers of less than 23 bits: what is added and taken off again
+// leaves no room for a fraction.
+AI int32_t of_scale_i32(int32_t x, float m, float lo, float hi) {
+  const float v = (float)x * m, low = v < lo ? lo : v, y = low > hi ? hi : low;
+  return (int32_t)of_bits_f32(y + 0x1.8p23f) - 0x4B400000;
 }

@@ -1,18 +1,20 @@
-"""Memory layouts: which activations lie in channel blocks as wide as a vector.
+"""Memory layouts: which activations lie in channel blocks.
 
-Convolutions write whole vectors of channels, so their results are blocked (`TensorType.layout`),
-and so is what operators make of blocked values as long as they read them at the result's own
-channel: elementwise work, pools, resizing, concatenation. Every reader follows the types, so a
-change of layout is no node: it happens where one operator reads across. Inputs, outputs, states,
-and what is read as a whole (`Code`, bodies) stay row by row.
+Convolutions write whole vectors of channels, so their results are blocked (`TensorType.layout`):
+those of f32 in blocks as wide as a vector, those of integers in one block of all channels, since
+their sums take several input channels at a time. So is what operators make of blocked values as
+long as they read them at the result's own place: elementwise work, pools, resizing, concatenation.
+Every reader follows the types, so a change of layout is no node: it happens where one operator
+reads across. Inputs, outputs, states, and what is read as a whole (`Code`, bodies) stay row by row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from onefold.codegen.families.conv import refused
+from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.tiles import Machine
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Graph, Node, Value
@@ -20,24 +22,39 @@ from onefold.ir.scalar import Load, TensorExpr, counter, walk
 from onefold.ir.types import TensorType
 from onefold.ops.base import Alias, Code, Lowered, Lowering, Pieces, Refusal, as_inputs
 from onefold.ops.conv import Conv, ConvTranspose
+from onefold.ops.quantized import QConv
 from onefold.target import Target
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """A value's layout; whole: one block of all channels, wherever they are."""
+
+    value: Value
+    size: int
+    whole: bool
+
+
+Blocked = dict[int, _Blocks]
 
 
 def choose_layouts(graph: Graph, target: Target) -> int:
     """Set the layout of a graph's values (not of its regions'); returns how many are blocked."""
     m = Machine.of(target)
-    if m is None or not any(isinstance(n.op, (Conv, ConvTranspose)) for n in graph.nodes):
+    kinds = (Conv, ConvTranspose, QConv)
+    if m is None or not any(isinstance(n.op, kinds) for n in graph.nodes):
         return 0
     lowered = {id(n): _lowered(n) for n in graph.nodes}
     plain = graph.pinned() | _read_whole(graph, lowered)
-    blocked: dict[int, Value] = {}
+    blocked: Blocked = {}
     for n in graph.nodes:
         for k, v in enumerate(n.outputs):
-            if id(v) not in plain and _fits(v, m.lanes) and _wants(n, k, lowered, blocked, m.lanes):
-                blocked[id(v)] = v
+            found = None if id(v) in plain else _wanted(n, k, lowered, blocked, m.lanes)
+            if found is not None and _fits(found, m.lanes):
+                blocked[id(v)] = found
     _drop_unused(graph, lowered, blocked)
-    for v in blocked.values():
-        v.type = replace(v.tensor, layout=m.lanes)
+    for b in blocked.values():
+        b.value.type = replace(b.value.tensor, layout=b.size)
     return len(blocked)
 
 
@@ -59,24 +76,42 @@ def _read_whole(graph: Graph, lowered: dict[int, Lowered | None]) -> set[int]:
     return out
 
 
-def _fits(v: Value, lanes: int) -> bool:
-    """Whether blocks make sense: f32 [batch, channels, 1 to 3 spatial axes], channels enough."""
-    t = v.type
-    if not isinstance(t, TensorType) or t.dtype is not dtypes.f32 or t.rank not in (3, 4, 5):
+def _fits(b: _Blocks, lanes: int) -> bool:
+    """Whether blocks make sense: [batch, channels, 1 to 3 spatial axes], channels enough."""
+    t = b.value.type
+    if not isinstance(t, TensorType) or t.rank not in (3, 4, 5) or not dims.is_static(t.shape[2:]):
         return False
     channels = t.shape[1]
-    known = isinstance(channels, int) and dims.is_static(t.shape[2:])
-    return known and 2 * int(channels) >= lanes and t.shape[2:] != (1,) * (t.rank - 2)  # type: ignore[arg-type]
-
-
-def _wants(
-    n: Node, k: int, lowered: dict[int, Lowered | None], blocked: dict[int, Value], lanes: int
-) -> bool:
-    low = lowered[id(n)]
-    if is_vector_conv(n):
-        return n.op.group == 1 or id(n.arg(0)) in blocked  # type: ignore[attr-defined]
-    if not any(id(v) in blocked for v in n.present()):
+    if not isinstance(channels, int) or t.shape[2:] == (1,) * (t.rank - 2):
         return False
+    if b.whole:
+        return channels > 1 and t.dtype.bits >= 8
+    return t.dtype is dtypes.f32 and 2 * channels >= lanes
+
+
+def _wanted(
+    n: Node, k: int, lowered: dict[int, Lowered | None], blocked: Blocked, lanes: int
+) -> _Blocks | None:
+    v = n.outputs[k]
+    whole = _Blocks(v, v.shape[1], True) if _channelled(v) else None  # type: ignore[arg-type]
+    if is_integer_conv(n):
+        return whole
+    if is_vector_conv(n):
+        own = n.op.group == 1 or id(n.arg(0)) in blocked  # type: ignore[attr-defined]
+        return _Blocks(v, lanes, False) if own else None
+    read = [blocked[id(u)] for u in n.present() if id(u) in blocked]
+    if any(b.whole for b in read):
+        return whole if whole and _keeps(lowered[id(n)], k, blocked, 0) else None
+    return _Blocks(v, lanes, False) if read and _keeps(lowered[id(n)], k, blocked, lanes) else None
+
+
+def _channelled(v: Value) -> bool:
+    t = v.type
+    return isinstance(t, TensorType) and t.rank > 2 and isinstance(t.shape[1], int)
+
+
+def _keeps(low: Lowered | None, k: int, blocked: Blocked, lanes: int) -> bool:
+    """Whether result k is computed where its inputs lie; lanes: of blocks, 0 for whole ones."""
     if isinstance(low, Pieces):
         if low.axis == 1 and not all(isinstance(start, int) for start, _ in low.parts):
             return False
@@ -86,6 +121,14 @@ def _wants(
     if isinstance(low, (list, tuple)):
         return k < len(low) and _keeps_channels(low[k], blocked, lanes)
     return False
+
+
+def is_integer_conv(n: Node) -> bool:
+    """An integer convolution that kernels take, with the channels first."""
+    if not isinstance(n.op, QConv):
+        return False
+    layer = layer_of(n)
+    return isinstance(layer, Layer) and (layer.groups == 1 or layer.depthwise)
 
 
 def is_vector_conv(n: Node) -> bool:
@@ -98,15 +141,23 @@ def is_vector_conv(n: Node) -> bool:
     return n.op.group == 1 or n.op.group == x.shape[1] == w.shape[0]
 
 
-def _keeps_channels(expr: TensorExpr, blocked: dict[int, Value], lanes: int) -> bool:
-    """Whether every blocked value is read at the channel that is computed, whole blocks apart."""
-    index = [dims.atom(counter(n, "i")) if n != 1 else 0 for n in expr.shape]
+def _keeps_channels(expr: TensorExpr, blocked: Blocked, lanes: int) -> bool:
+    """Whether every blocked value is read at the channel that is computed, whole blocks apart; with
+    no lanes, at channels that depend on the channel alone and places that do not depend on it."""
+    counters = [counter(n, "i") for n in expr.shape]
+    index = [0 if c.extent == 1 else dims.atom(c) for c in counters]
     value = expr(*index)
     expr._cache.clear()
     for s in walk(value):
         if isinstance(s, Load) and id(s.value) in blocked:
             if len(s.index) != len(index):
                 return False
+            if not lanes:
+                place = {d for i in (s.index[0], *s.index[2:]) for d in dims.symbols(i)}
+                own = set(dims.symbols(s.index[1]))
+                if counters[1] in place or own & {counters[0], *counters[2:]}:
+                    return False
+                continue
             apart = dims.add(s.index[1], dims.mul(index[1], -1))
             if not isinstance(apart, int) or apart % lanes:
                 return False
@@ -114,7 +165,7 @@ def _keeps_channels(expr: TensorExpr, blocked: dict[int, Value], lanes: int) -> 
 
 
 def _drop_unused(
-    graph: Graph, lowered: dict[int, Lowered | None], blocked: dict[int, Value]
+    graph: Graph, lowered: dict[int, Lowered | None], blocked: Blocked
 ) -> None:
     """Back to rows where nobody who reads a value gains from blocks."""
     for n in reversed(graph.nodes):
@@ -123,14 +174,14 @@ def _drop_unused(
                 del blocked[id(v)]
 
 
-def _gains(n: Node, lowered: dict[int, Lowered | None], blocked: dict[int, Value]) -> bool:
-    if is_vector_conv(n) or _any_blocked(n.outputs, blocked):
+def _gains(n: Node, lowered: dict[int, Lowered | None], blocked: Blocked) -> bool:
+    if is_vector_conv(n) or is_integer_conv(n) or _any_blocked(n.outputs, blocked):
         return True
     low = lowered[id(n)]
     # What moves channels to the end, or reduces over the image, reads blocks well.
-    plain = isinstance(low, (Alias, Code, type(None))) or isinstance(n.op, (Conv, ConvTranspose))
-    return not plain
+    plain = isinstance(low, (Alias, Code, type(None)))
+    return not plain and not isinstance(n.op, (Conv, ConvTranspose, QConv))
 
 
-def _any_blocked(values: Iterable[Value], blocked: dict[int, Value]) -> bool:
+def _any_blocked(values: Iterable[Value], blocked: Blocked) -> bool:
     return any(id(v) in blocked for v in values)

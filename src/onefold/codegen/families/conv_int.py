@@ -1,4 +1,4 @@
-"""TFLite's integer convolutions and fully connected layers, bit for bit (of_conv_int.h)."""
+"""Integer convolutions and products with constant matrices (of_conv_int.h)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.text import literal, loop
+from onefold.codegen.int_layers import Layer, layer_of
+from onefold.codegen.text import loop
 from onefold.codegen.tiles import (
-    Finish,
     Machine,
     Plane,
     Run,
@@ -25,13 +25,6 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import counter
-from onefold.ops.quant_conv import (
-    QuantContraction,
-    QuantConv2D,
-    QuantDepthwiseConv2D,
-    QuantFullyConnected,
-    QuantWindow,
-)
 from onefold.target import Target
 
 SLACK = 64  # bytes behind the prepared rows that a last step or vector may read
@@ -66,35 +59,21 @@ def form_of(target: Target, weights: Array) -> Form:
     return Form(2, "i16", target.arch == "x86_64")
 
 
-def refused(node: Node, target: Target) -> str:
-    """Why no integer kernel takes the node; empty where they do."""
-    op = node.op
-    assert isinstance(op, QuantContraction)
+def find(node: Node, target: Target) -> Layer | str:
+    """The layer, or why no integer kernel takes the node."""
     if Machine.of(target) is None:
         return f"'{target.name}' has no vectors of 32-bit integers"
-    x, w = node.arg(0), node.arg(1)
-    if op.wide or x.dtype not in (dtypes.i8, dtypes.u8):
-        return f"its input is of {x.dtype}"
-    bias = node.input(2)
-    consts = [w, node.arg(3), node.arg(4), *([] if bias is None else [bias])]
-    if any(v.data is None for v in consts):
-        return "its weights are not constant"
-    if not x.tensor.static or 0 in x.shape or 0 in node.outputs[0].shape or w.data is None:
-        return "its input has open sizes or is empty"
-    if int(np.prod(w.data.shape[1:])) > LONGEST:
+    layer = layer_of(node)
+    if isinstance(layer, Layer) and int(np.prod(layer.weights.shape[1:])) > LONGEST:
         return "its sums are too long"
-    m, s = node.const(3), node.const(4)
-    if m is None or s is None or m.min() < 0 or s.min() < -31 or s.max() > 30:
-        return "its multipliers are out of the range of the vector form"
-    return ""
+    return layer
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The prepared input; sizes in elements. It is prepared for a band of output rows at a time,
-    since a whole one would be the largest thing in the arena."""
+    """The input as the sums read it; sizes in elements. Where it is prepared, that is done for a
+    band of output rows at a time, since a whole one would be the largest thing in the arena."""
 
-    size: tuple[int, int, int]
     border: tuple[int, int]  # top, left
     band: int  # output rows
     rows: int  # input rows that a band reads
@@ -107,161 +86,147 @@ class Image:
 
 
 class IntKernel:
-    """What the integer kernels share: the prepared input, and the end of a sum."""
+    """What the integer kernels share: the input, and the end of a sum."""
 
     header = "of_conv_int.h"
 
-    def __init__(self, node: Node, target: Target, form: Form, block: int) -> None:
-        op, m = node.op, Machine.of(target)
-        assert isinstance(op, QuantContraction) and m is not None
-        self.node, self.op, self.m, self.form = node, op, m, form
-        ints, out = node.arg(0).tensor.ints, node.outputs[0].tensor.ints
-        if isinstance(op, QuantWindow):
-            self.n, h, w, c = ints
-            self.rows, self.columns = out[1], out[2]
-            self.kernel = node.arg(1).tensor.ints[1:3]
-            self.strides, self.dilations = op.strides, op.dilations
-            top, left = op.pads[:2]
-        else:
-            self.n, h, w, c = 1, 1, *ints
-            self.rows, self.columns = 1, ints[0]
-            self.kernel, self.strides, self.dilations, top, left = (1, 1), (1, 1), (1, 1), 0, 0
+    def __init__(self, layer: Layer, target: Target, form: Form, block: int) -> None:
+        m = Machine.of(target)
+        assert m is not None
+        self.layer, self.m, self.form = layer, m, form
+        h, w, c = layer.size
+        self.rows, self.columns, self.channels = layer.result
         col = -(-c // block) * block
-        cols = max(self._reach(self.columns, 1), left + w)
-        room = max(SMALL, (int(np.prod(ints)) + int(np.prod(out))) // SHARE)
+        self.direct = col == c and self._fits()
+        if self.direct:
+            self.image = Image((0, 0), self.rows, h, w, c)
+            return
+        top, left = layer.pads
+        cols = max(layer.reach(self.columns, 1), left + w)
+        total = layer.batches * (h * w * c + int(np.prod(layer.result)))
+        room = max(SMALL, total // SHARE)
         band = self._band((room - SLACK) // (cols * col * form.size))
-        self.image = Image((h, w, c), (top, left), band, self._reach(band, 0), cols, col)
-        self.channels = out[-1]
+        self.image = Image((top, left), band, layer.reach(band, 0), cols, col)
 
-    def _reach(self, outputs: int, axis: int) -> int:
-        """Rows or columns of the input that neighbouring outputs read."""
-        span = (self.kernel[axis] - 1) * self.dilations[axis]
-        return (outputs - 1) * self.strides[axis] + span + 1
+    def _fits(self) -> bool:
+        """Whether the sums can read the input as it is: its type, channels last, no border."""
+        t, (h, w, c) = self.layer, self.layer.size
+        inside = t.reach(self.rows, 0) <= h and t.reach(self.columns, 1) <= w
+        last = t.steps[1:] == (w * c, c, 1) or (h * w == 1 and t.steps[3] == 1)
+        kind = t.x.dtype.name == self.form.kind and t.pads == (0, 0)
+        run = c if t.dilations[1] > 1 else c * t.kernel[1]
+        return kind and inside and last and run % self.form.step == 0
 
     def _band(self, most: int) -> int:
         """Output rows at a time whose input rows are at most so many, in bands of equal size."""
-        least = LEAST if self._reach(1, 0) > self.strides[0] else 1
-        fit = (most - self._reach(1, 0)) // self.strides[0] + 1
+        t = self.layer
+        least = LEAST if t.reach(1, 0) > t.strides[0] else 1
+        fit = (most - t.reach(1, 0)) // t.strides[0] + 1
         bands = -(-self.rows // max(fit, least))
         return -(-self.rows // bands)
 
     @property
     def scratch(self) -> int:
-        return self.image.elements * self.form.size + SLACK
+        return 0 if self.direct else self.image.elements * self.form.size + SLACK
 
     def zeros(self) -> tuple[int, int]:
         """What is added to an element of the input, and what stands for zero afterwards."""
-        zero, signed = self.op.zero_x, self.node.arg(0).dtype is dtypes.i8
+        zero, signed = self.layer.zero_x, self.layer.x.dtype is dtypes.i8
         if self.form.kind == "i16":
             return -zero, 0
         add = 128 if signed and self.form.kind == "u8" else 0
         add = -128 if not signed and self.form.kind == "i8" else add
         return add, zero + add
 
-    def ends(self, weights: Array) -> list[Array]:
-        """Bias less the share of the zero point, multiplier, shift: filled up to whole vectors.
-        weights: [channels, ...] less their zero point."""
+    def ends(self) -> list[Array]:
+        """Bias less the share of the zero point, and what the end of a sum takes: filled up to
+        whole vectors."""
         blocks = -(-self.channels // self.m.lanes) * self.m.lanes
-        total = weights.astype(np.int64).reshape(self.channels, -1).sum(axis=1)
+        total = self.layer.weights.astype(np.int64).reshape(self.channels, -1).sum(axis=1)
         start = -self.zeros()[1] * total
-        bias = self.node.const(2)
-        if bias is not None:
-            start = start + bias.astype(np.int64)
+        if self.layer.bias is not None:
+            start = start + self.layer.bias.astype(np.int64)
         out = []
-        for a in (start, self.node.const(3), self.node.const(4)):
-            assert a is not None
-            full = np.zeros(blocks, np.int64)
+        for a in (start.astype(np.uint32).view(np.int32), *self.layer.end.arrays()):
+            full = np.zeros(blocks, a.dtype)
             full[: self.channels] = a
-            out.append(full.astype(np.uint32).view(np.int32))
+            out.append(full)
         return out
 
-    def body(
-        self, r: Rendering, tile: Tile, x: str, scratch: str, call: Callable[..., str],
-        finish: Finish,
-    ) -> str:  # fmt: skip
+    def body(self, r: Rendering, tile: Tile, call: Callable[..., str]) -> str:
         """C text: for each band of rows, the prepared input and the tiles on it.
 
         call: as for `Tiling`, its row counted from the band's first, its input `p`. The last band
         may be shorter: no row is computed twice, as the epilogue may work in place.
         """
-        i, (add, fill) = self.image, self.zeros()
-        batch, bands = counter(self.n, "i"), counter(-(-self.rows // i.band), "i")
-        n = 0 if self.n == 1 else dims.atom(batch)
+        t, i = self.layer, self.image
+        batch, bands = counter(t.batches, "i"), counter(-(-self.rows // i.band), "i")
+        n = 0 if t.batches == 1 else dims.atom(batch)
         start = dims.mul(0 if bands.extent == 1 else dims.atom(bands), i.band)
         rows = dims.minimum(i.band, dims.add(self.rows, dims.mul(start, -1)))
 
         def index(_: Dim, c: Dim, y: Dim, at: Dim) -> Sequence[Dim]:
-            where = (n, dims.add(start, y), at, c)
-            return where if isinstance(self.op, QuantWindow) else (at, c)
+            return t.index(n, c, dims.add(start, y), at)
 
+        x, names = r.pointers[0], r.pointers[3 : 3 + len(t.end.arrays())]
         plane = Plane(self.m.lanes, 1, self.channels, rows, self.columns, index)
+        finish = t.finish(names, r.dim)
         tiling = Tiling(plane, tile, r, call, lambda first, width: False, "int32_t", finish)
-        top = r.dim(dims.add(i.border[0], dims.mul(start, -self.strides[0])))
-        fields = (*i.size, f"(int)({top})", i.border[1], i.rows, i.cols, i.col)
-        name = f"of_prepare_{self.node.arg(0).dtype.name}_{self.form.kind}"
-        source = r.dim(dims.mul(n, int(np.prod(i.size))))
-        lines = [
-            f"const struct of_image image = {{{', '.join(map(str, fields))}}};",
-            f"{name}(image, {x} + {source}, {add}, {fill}, p);",
-            tiling.body(()),
-        ]
+        source = r.dim(dims.mul(n, t.steps[0]))
+        if self.direct:
+            lines = [f"const {self.ctype} *const p = {x} + {source};", tiling.body(())]
+        else:
+            lines = [self._prepared(r, x, source, start), tiling.body(())]
         if start != 0:
             lines = loop(bands.name, str(bands.extent), lines)
         if n != 0:
-            lines = loop(batch.name, str(self.n), lines)
-        head = [lane_check(self.m.lanes), f"{self.ctype} *const p = ({self.ctype} *){scratch};"]
+            lines = loop(batch.name, str(t.batches), lines)
+        head = [lane_check(self.m.lanes)]
+        if not self.direct:
+            head.append(f"{self.ctype} *const p = ({self.ctype} *){r.pointers[-1]};")
         return "\n".join([*head, *lines])
+
+    def _prepared(self, r: Rendering, x: str, source: str, start: Dim) -> str:
+        t, i, (add, fill) = self.layer, self.image, self.zeros()
+        top = r.dim(dims.add(i.border[0], dims.mul(start, -t.strides[0])))
+        fields = (*t.size, f"(int)({top})", i.border[1], i.rows, i.cols, i.col, *t.steps[1:])
+        name = f"of_prepare_{t.x.dtype.name}_{self.form.kind}"
+        return (
+            f"const struct of_image image = {{{', '.join(map(str, fields))}}};\n"
+            f"{name}(image, {x} + {source}, {add}, {fill}, p);"
+        )
 
     @property
     def ctype(self) -> str:
         return dtypes.BY_NAME[self.form.kind].ctype
-
-    def finish(self, r: Rendering, m: str, s: str) -> Finish:
-        op = self.op
-        fn = "of_multiply_by_quantized_multiplier_away_i32" if op.once else "of_requantize_i32"
-        kind = op.dtype.ctype
-
-        def text(total: str, channel: Dim) -> tuple[list[str], str]:
-            at = r.dim(channel)
-            lines = [
-                f"const int32_t q = {fn}({total}, {m}[{at}], {s}[{at}]) + {op.zero_y};",
-                f"const {kind} r = ({kind})of_min_i32(of_max_i32(q, {literal(op.lo, dtypes.i32)}), "
-                f"{literal(op.hi, dtypes.i32)});",
-            ]
-            return lines, "r"
-
-        return text
 
 
 class IntConv(Family):
     """Dot products of runs of the window's rows with packed weights."""
 
     name = "conv_int"
-    ops = ("QuantConv2D", "QuantFullyConnected")
+    ops = ("QuantConv2D", "QuantFullyConnected", "QConv", "QMatMul")
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        why = refused(node, target)
-        if why:
-            return why
-        if node.arg(0).shape[-1] != node.arg(1).shape[-1]:
+        layer = find(node, target)
+        if isinstance(layer, str):
+            return layer
+        if layer.groups != 1:
             return "it has several groups"
-        long = isinstance(node.op, QuantFullyConnected) and node.arg(0).tensor.ints[-1] > LONG
-        if long and node.outputs[0].tensor.ints[-1] <= FEW:
+        kernel = _Conv(layer, target)
+        product = layer.size[:2] == (1, 1) and not kernel.direct
+        if product and layer.size[2] > LONG and layer.result[2] <= FEW:
             return "its few results are not worth a copy of its long input"
-        return _Conv(node, target).choice()
+        return kernel.choice()
 
 
 class _Conv(IntKernel):
-    def __init__(self, node: Node, target: Target) -> None:
-        op, w = node.op, node.const(1)
-        assert isinstance(op, (QuantConv2D, QuantFullyConnected)) and w is not None
-        weights = w.astype(np.int32) - op.zero_w
-        form = form_of(target, weights)
-        whole = not isinstance(op, QuantConv2D) or op.dilations[1] == 1
-        super().__init__(node, target, form, 1 if whole else form.step)
-        self.weights = weights.reshape(self.channels, *self.kernel, -1)
-        kh, kw = self.kernel
-        c = self.image.size[2]
+    def __init__(self, layer: Layer, target: Target) -> None:
+        form = form_of(target, layer.weights)
+        whole = layer.dilations[1] == 1
+        super().__init__(layer, target, form, 1 if whole else form.step)
+        kh, kw = layer.kernel
+        c = layer.size[2]
         # elements of a run, rows of the window, runs in one row of it
         self.window = (kw * c, kh, 1) if whole else (c, kh, kw)
         self.steps = -(-self.window[0] // form.step)
@@ -269,12 +234,12 @@ class _Conv(IntKernel):
         self.tile, cost = choose_tile(
             self.m, self.channels, self.columns, self.steps * kh * self.window[2]
         )
-        self.cost = cost * self.rows * self.n
+        self.cost = cost * self.rows * layer.batches
 
     def choice(self) -> Choice:
         name = f"{IntConv.name}_{self.form.kind}_{self.tile.columns}x{self.tile.vectors}"
         return Choice(
-            name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
+            name, self.layer.node, (self.layer.x,), self.packed, self.render, lambda s: True,
             (self.header,), self.scratch, self.cost,
         )  # fmt: skip
 
@@ -284,7 +249,7 @@ class _Conv(IntKernel):
         oc = self.channels
         blocks = -(-oc // lanes)
         full = np.zeros((blocks * lanes, kh, kw, self.steps * step), np.int32)
-        full[:oc, :, :, :run] = self.weights.reshape(oc, kh, kw, run)
+        full[:oc, :, :, :run] = self.layer.weights.reshape(oc, kh, kw, run)
         parts = []
         for g in groups_of(oc, lanes, self.tile.vectors):
             n = g.count * g.vectors * lanes
@@ -293,13 +258,13 @@ class _Conv(IntKernel):
             order = (0, 3, 4, 5, 1, 2, 6) if self.form.interleaved else (0, 3, 4, 5, 1, 6, 2)
             parts.append(part.transpose(order).reshape(-1))
         kind = np.int16 if step == 2 else np.int8
-        return (np.concatenate(parts).astype(kind), *self.ends(self.weights))
+        return (np.concatenate(parts).astype(kind), *self.ends())
 
     def render(self, r: Rendering) -> str:
-        x, w, bias, m, s, scratch = r.pointers
+        w, bias = r.pointers[1:3]
         run, kh, kw = self.window
         i, lanes = self.image, self.m.lanes
-        steps = (*self.strides, *self.dilations, i.cols * i.col, i.col)
+        steps = (*self.layer.strides, *self.layer.dilations, i.cols * i.col, i.col)
         fields = (run, kh, kw, *steps, self.form.step)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
@@ -311,54 +276,55 @@ class _Conv(IntKernel):
             )
 
         head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
-        return head + self.body(r, self.tile, x, scratch, call, self.finish(r, m, s))
+        return head + self.body(r, self.tile, call)
 
 
 class IntDepthwise(Family):
     """One vector of channels times T columns, products of i16."""
 
     name = "conv_depthwise_int"
-    ops = ("QuantDepthwiseConv2D",)
+    ops = ("QuantDepthwiseConv2D", "QConv")
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        why = refused(node, target)
-        if why:
-            return why
-        if node.arg(0).shape[3] != node.outputs[0].shape[3]:
-            return "it makes several channels of one"
-        if node.arg(1).tensor.ints[2] > 15:
+        layer = find(node, target)
+        if isinstance(layer, str):
+            return layer
+        if not layer.depthwise:
+            return "it is not one channel to one channel"
+        if layer.kernel[1] > 15:
             return "its window is too wide to be unrolled"
-        return _Depthwise(node, target).choice()
+        return _Depthwise(layer, target).choice()
 
 
 class _Depthwise(IntKernel):
-    def __init__(self, node: Node, target: Target) -> None:
-        op, w, m = node.op, node.const(1), Machine.of(target)
-        assert isinstance(op, QuantDepthwiseConv2D) and w is not None and m is not None
-        super().__init__(node, target, Form(2, "i16"), m.lanes)
-        self.weights = (w.astype(np.int32) - op.zero_w).reshape(-1, self.channels)
+    def __init__(self, layer: Layer, target: Target) -> None:
+        m = Machine.of(target)
+        assert m is not None
+        super().__init__(layer, target, Form(2, "i16"), m.lanes)
         self.tile = Tile(min(8, self.columns), 1)
 
     def choice(self) -> Choice:
-        cost = self.node.op.macs(self.node) / self.m.lanes
+        node = self.layer.node
         return Choice(
-            f"{IntDepthwise.name}_{self.tile.columns}", self.node, (self.node.arg(0),), self.packed,
-            self.render, lambda s: True, (self.header,), self.scratch, cost,
+            f"{IntDepthwise.name}_{self.tile.columns}", node, (self.layer.x,), self.packed,
+            self.render, lambda s: True, (self.header,), self.scratch,
+            node.op.macs(node) / self.m.lanes,
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
-        lanes, taps = self.m.lanes, len(self.weights)
+        weights = self.layer.weights.reshape(self.channels, -1).T
+        lanes, taps = self.m.lanes, len(weights)
         blocks = -(-self.channels // lanes)
         full = np.zeros((taps, blocks * lanes), np.int16)
-        full[:, : self.channels] = self.weights
+        full[:, : self.channels] = weights
         packed = full.reshape(taps, blocks, lanes).transpose(1, 0, 2).reshape(-1)
-        return (packed, *self.ends(self.weights.T))
+        return (packed, *self.ends())
 
     def render(self, r: Rendering) -> str:
-        x, w, bias, m, s, scratch = r.pointers
-        i, lanes = self.image, self.m.lanes
-        taps = self.kernel[0] * self.kernel[1]
-        fields = (0, *self.kernel, *self.strides, *self.dilations, i.cols * i.col, i.col, 2)
+        w, bias = r.pointers[1:3]
+        i, lanes, t = self.image, self.m.lanes, self.layer
+        taps = t.kernel[0] * t.kernel[1]
+        fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             return (
@@ -369,4 +335,4 @@ class _Depthwise(IntKernel):
             )
 
         head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
-        return head + self.body(r, self.tile, x, scratch, call, self.finish(r, m, s))
+        return head + self.body(r, self.tile, call)

@@ -1,0 +1,252 @@
+"""Integer contractions as the kernels see them, whichever format they came from: one input image,
+weights less their zero point, and what makes a stored element of a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onefold.codegen.text import literal
+from onefold.codegen.tiles import Finish
+from onefold.ir import dims, dtypes
+from onefold.ir.dims import Dim
+from onefold.ir.dtypes import DType
+from onefold.ir.graph import Array, Node, Value
+from onefold.ops.quant_conv import QuantContraction, QuantDepthwiseConv2D, QuantWindow
+from onefold.ops.quantized import BIAS, MULTIPLIER, W_ZERO, X_ZERO, Y_ZERO, QConv, QMatMul
+
+Pair = tuple[int, int]
+Index = Callable[[Dim, Dim, Dim, Dim], Sequence[Dim]]
+
+LARGEST_SCALE = 2.0**64  # of a sum: beyond, nothing but saturation is left
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """TFLite's multipliers and shifts, one for each channel, with one rounding or two."""
+
+    multiplier: Array
+    shift: Array
+    once: bool
+
+    @property
+    def refused(self) -> str:
+        m, s = self.multiplier, self.shift
+        if m.min() < 0 or s.min() < -31 or s.max() > 30:
+            return "its multipliers are out of the range of the vector form"
+        return ""
+
+    def arrays(self) -> tuple[Array, ...]:
+        return self.multiplier.astype(np.int32), self.shift.astype(np.int32)
+
+    def text(self, total: str, at: Sequence[str], lo: int, hi: int, zero: int) -> str:
+        fn = "multiply_by_quantized_multiplier_away" if self.once else "requantize"
+        value = f"of_{fn}_i32({total}, {at[0]}, {at[1]}) + {zero}"
+        low, high = literal(lo, dtypes.i32), literal(hi, dtypes.i32)
+        return f"of_min_i32(of_max_i32({value}, {low}), {high})"
+
+
+@dataclass(frozen=True)
+class FloatScale:
+    """ONNX Runtime's factor in f32, one for each channel, and rounding to even."""
+
+    factor: Array
+
+    @property
+    def refused(self) -> str:
+        if not np.all(np.abs(self.factor) <= LARGEST_SCALE):
+            return "its factors are not finite"
+        return ""
+
+    def arrays(self) -> tuple[Array, ...]:
+        return (self.factor.astype(np.float32),)
+
+    def text(self, total: str, at: Sequence[str], lo: int, hi: int, zero: int) -> str:
+        ends = (literal(lo - zero, dtypes.f32), literal(hi - zero, dtypes.f32))
+        return f"of_scale_i32({total}, {at[0]}, {ends[0]}, {ends[1]}) + {zero}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """size: rows, columns and channels of the input; steps: elements of it from a batch, row,
+    column and channel to the next; weights: [channels, kh, kw, inputs of a group] less their zero
+    point; index: (batch, channel, row, column) to the index of an element of the result."""
+
+    node: Node
+    batches: int
+    size: tuple[int, int, int]
+    steps: tuple[int, int, int, int]
+    result: tuple[int, int, int]  # rows, columns, channels
+    weights: Array
+    bias: Array | None
+    zero_x: int
+    zero_y: int
+    lo: int
+    hi: int
+    dtype: DType
+    end: FixedPoint | FloatScale
+    index: Index
+    strides: Pair = (1, 1)
+    dilations: Pair = (1, 1)
+    pads: Pair = (0, 0)  # top, left
+    groups: int = 1
+
+    @property
+    def x(self) -> Value:
+        return self.node.arg(0)
+
+    @property
+    def kernel(self) -> Pair:
+        return (self.weights.shape[1], self.weights.shape[2])
+
+    @property
+    def depthwise(self) -> bool:
+        return self.groups == self.size[2] == self.result[2]
+
+    def reach(self, outputs: int, axis: int) -> int:
+        """Rows or columns of the input that neighbouring outputs read."""
+        span = (self.kernel[axis] - 1) * self.dilations[axis]
+        return (outputs - 1) * self.strides[axis] + span + 1
+
+    def finish(self, names: Sequence[str], dim: Callable[[Dim], str]) -> Finish:
+        """names: of the arrays of the end, filled up to whole vectors."""
+        kind = self.dtype.ctype
+
+        def text(total: str, channel: Dim) -> tuple[list[str], str]:
+            at = [f"{a}[{dim(channel)}]" for a in names]
+            value = self.end.text(total, at, self.lo, self.hi, self.zero_y)
+            return [f"const {kind} r = ({kind})({value});"], "r"
+
+        return text
+
+
+def layer_of(node: Node) -> Layer | str:
+    """The layer, or why the kernels do not take it."""
+    x, w = node.arg(0), node.arg(1)
+    if x.dtype not in (dtypes.i8, dtypes.u8):
+        return f"its input is of {x.dtype}"
+    if w.data is None:
+        return "its weights are not constant"
+    if any(v is not None and v.data is None for v in node.inputs[2:]):
+        return "its scales, zero points or bias are not constant"
+    if not x.tensor.static or 0 in x.shape or 0 in node.outputs[0].shape or 0 in w.shape:
+        return "its input has open sizes or is empty"
+    op = node.op
+    if isinstance(op, QConv):
+        found: Layer | str = _qconv(node, op)
+    elif isinstance(op, QMatMul):
+        found = _qmatmul(node, op)
+    else:
+        assert isinstance(op, QuantContraction)
+        found = _tflite(node, op)
+    return found if isinstance(found, str) else found.end.refused or found
+
+
+def _tflite(node: Node, op: QuantContraction) -> Layer | str:
+    if op.wide:
+        return "its sums are of 64 bits"
+    m, s, w = node.const(3), node.const(4), node.const(1)
+    assert m is not None and s is not None and w is not None
+    ints, out = node.arg(0).tensor.ints, node.outputs[0].tensor.ints
+    weights = w.astype(np.int32) - op.zero_w
+    end = FixedPoint(m, s, op.once)
+    bias, kind = node.const(2), op.dtype
+    common = (bias, op.zero_x, op.zero_y, op.lo, op.hi, kind, end)
+    if not isinstance(op, QuantWindow):
+        rows, k = ints
+        weights = weights.reshape(out[1], 1, 1, k)
+        return Layer(node, 1, (1, rows, k), (0, 0, k, 1), (1, rows, out[1]), weights, *common,
+                     lambda n, c, y, x: (x, c))  # fmt: skip
+    n, h, width, c = ints
+    groups = c if isinstance(op, QuantDepthwiseConv2D) else c // weights.shape[3]
+    if isinstance(op, QuantDepthwiseConv2D):
+        weights = weights.transpose(3, 1, 2, 0)
+    return Layer(
+        node, n, (h, width, c), (h * width * c, width * c, c, 1), (out[1], out[2], out[3]), weights,
+        *common, lambda n, c, y, x: (n, y, x, c), op.strides, op.dilations,
+        (op.pads[0], op.pads[1]), groups,
+    )  # fmt: skip
+
+
+def _scalar(node: Node, i: int) -> int | None:
+    """The one value of a zero point; 0 where there is none, None where there are several."""
+    a = node.const(i)
+    if a is None:
+        return 0
+    return int(a.reshape(-1)[0]) if a.size == 1 or bool(np.all(a == a.reshape(-1)[0])) else None
+
+
+def _per_channel(a: Array | None, channels: int) -> Array | None:
+    """A parameter of the channels, spread over them; None where it depends on more."""
+    if a is None or a.size not in (1, channels) or (a.ndim and a.size != a.shape[-1]):
+        return None
+    return np.broadcast_to(a.reshape(-1), (channels,))
+
+
+def _qconv(node: Node, op: QConv) -> Layer | str:
+    x, w = node.arg(0).tensor, node.const(1)
+    assert w is not None
+    axes = op.axes(node)
+    if len(axes) > 2:
+        return f"it has {len(axes)} spatial axes"
+    if not all(isinstance(p, int) and p >= 0 for p in op.pads):
+        return "its padding is open or negative"
+    n, c, *space = x.ints
+    h, width = (1, *space)[-2:]
+    if not x.layout and h * width > 1:
+        steps = (c * h * width, width, 1, h * width)
+    elif x.layout in (0, c):
+        steps = (c * h * width, width * c, c, 1)
+    else:
+        return f"its input lies in blocks of {x.layout} channels"
+    out = node.outputs[0].tensor.ints
+    rows, columns = (1, *out[2:])[-2:]
+    zero = _scalar(node, X_ZERO)
+    factor = _per_channel(node.const(MULTIPLIER), out[1])
+    if zero is None or factor is None:
+        return "its scales differ within a channel"
+    full = w.reshape(*w.shape[:2], *(1, *w.shape[2:])[-2:]).transpose(0, 2, 3, 1).astype(np.int32)
+    wz = node.const(W_ZERO)
+    if wz is not None:
+        full = full - wz.astype(np.int32).reshape(-1, 1, 1, 1)
+    flat = len(axes) == 1
+    lo, hi = op.range(node.outputs[0].dtype)
+    pairs = [((1, a[0]) if flat else (a[0], a[1])) for a in (
+        [a.stride for a in axes], [a.dilation for a in axes])]  # fmt: skip
+    begin = [int(a.begin) for a in axes]  # type: ignore[arg-type]
+    return Layer(
+        node, n, (h, width, c), steps, (rows, columns, out[1]), full, node.const(BIAS), zero,
+        _scalar(node, Y_ZERO) or 0, lo, hi, node.outputs[0].dtype, FloatScale(factor),
+        (lambda n, c, y, x: (n, c, x)) if flat else (lambda n, c, y, x: (n, c, y, x)),
+        pairs[0], pairs[1], (0, begin[0]) if flat else (begin[0], begin[1]), op.group,
+    )  # fmt: skip
+
+
+def _qmatmul(node: Node, op: QMatMul) -> Layer | str:
+    w = node.const(1)
+    assert w is not None
+    if w.ndim != 2:
+        return f"its right side has shape {list(w.shape)}"
+    k, channels = w.shape
+    lead = node.arg(0).tensor.ints[:-1]
+    rows = int(np.prod(lead))
+    zero = _scalar(node, X_ZERO)
+    factor = _per_channel(node.const(MULTIPLIER), channels)
+    bias = node.const(BIAS)
+    spread = None if bias is None else _per_channel(bias, channels)
+    if zero is None or factor is None or (bias is not None and spread is None):
+        return "its scales, zero points or bias differ between rows"
+    wz = node.const(W_ZERO)
+    if wz is not None and wz.ndim > 1:
+        return "its weights have zero points of several axes"
+    full = w.astype(np.int32) - (0 if wz is None else wz.astype(np.int32))
+    lo, hi = op.range(node.outputs[0].dtype)
+    return Layer(
+        node, 1, (1, rows, k), (0, 0, k, 1), (1, rows, channels),
+        full.T.reshape(channels, 1, 1, k), spread, zero, _scalar(node, Y_ZERO) or 0, lo, hi,
+        node.outputs[0].dtype, FloatScale(factor),
+        lambda n, c, y, x: (*dims.unravel(x, lead), c) if lead else (c,),
+    )  # fmt: skip
