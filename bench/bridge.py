@@ -29,7 +29,7 @@ def as_torch(job: Job) -> tuple[nn.Module, tuple[Any, ...]]:
 
 
 class Module(nn.Module):
-    """Runs the nodes one by one. Constants of floats are parameters, others NumPy arrays."""
+    """Runs the nodes one by one. Constants are parameters, numbers or lists of integers."""
 
     def __init__(self, graph: Any) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Module(nn.Module):
                 parameter = nn.Parameter(torch.from_numpy(a.copy()), requires_grad=False)
                 self.register_parameter(self.floats[name], parameter)
             else:
-                self.constants[name] = a
+                self.constants[name] = a.tolist()
         self.nodes = [_Node(n) for n in _with_gelu(list(graph.node), self.constants)]
 
     def forward(self, *args: Any) -> Any:
@@ -83,9 +83,8 @@ def _with_gelu(nodes: list[Any], constants: Mapping[str, Any]) -> list[Any]:
                 break
             chain.append(users[0])
         x = chain[0].input[0]
-        if len(chain) == 5 and x in chain[3].input and 0.5 in [
-            float(constants[n]) for n in chain[4].input if n in constants
-        ]:  # fmt: skip
+        halved = any(constants.get(n) == 0.5 for n in chain[-1].input)
+        if len(chain) == 5 and x in chain[3].input and halved:
             gone |= {id(n) for n in chain}
             ends[id(chain[4])] = helper.make_node("Gelu", [x], list(chain[4].output))
     return [ends.get(id(n), n) for n in nodes if id(n) in ends or id(n) not in gone]
@@ -95,19 +94,6 @@ def _with_gelu(nodes: list[Any], constants: Mapping[str, Any]) -> list[Any]:
 
 Ins = list[Any]
 Attrs = dict[str, Any]
-
-
-def _ints(x: Any) -> list[int]:
-    return [int(n) for n in np.asarray(x).reshape(-1)]
-
-
-def _plain(x: Any) -> Any:
-    """A constant of one number as a number."""
-    return x.item() if isinstance(x, np.ndarray) and x.size == 1 else _tensor(x)
-
-
-def _tensor(x: Any) -> Any:
-    return torch.from_numpy(np.array(x)) if isinstance(x, np.ndarray) else x
 
 
 def _padded(x: Any, a: Attrs, value: float = 0.0) -> tuple[Any, list[int]]:
@@ -126,8 +112,7 @@ def _conv(i: Ins, a: Attrs) -> Any:
     n = x.dim() - 2
     run = F.conv2d if n == 2 else F.conv1d
     bias = i[2] if len(i) > 2 else None
-    w = _tensor(i[1])
-    return run(x, w, bias, a.get("strides", [1] * n), pads, a.get("dilations", [1] * n),
+    return run(x, i[1], bias, a.get("strides", [1] * n), pads, a.get("dilations", [1] * n),
                a.get("group", 1))  # fmt: skip
 
 
@@ -149,7 +134,7 @@ def _gemm(i: Ins, a: Attrs) -> Any:
 
 
 def _clip(i: Ins, a: Attrs) -> Any:
-    low, high = (_plain(x) if x is not None else None for x in (*i[1:], None, None)[:2])
+    low, high = (*i[1:], None, None)[:2]
     return F.relu6(i[0]) if (low, high) == (0.0, 6.0) else torch.clamp(i[0], low, high)
 
 
@@ -173,30 +158,26 @@ def _lstm(i: Ins, a: Attrs) -> Any:
 
 def _gather(i: Ins, a: Attrs) -> Any:
     axis = a.get("axis", 0)
-    if isinstance(i[1], np.ndarray) and i[1].ndim == 0:
-        return i[0].select(axis, int(i[1]))
-    index = _tensor(i[1])
+    if isinstance(i[1], int):
+        return i[0].select(axis, i[1])
     if axis == 0 and i[0].dim() == 2:
-        return F.embedding(index, i[0])
-    flat = i[0].index_select(axis, index.reshape(-1))
-    return flat.reshape([*i[0].shape[:axis], *index.shape, *i[0].shape[axis + 1 :]])
+        return F.embedding(i[1], i[0])
+    flat = i[0].index_select(axis, i[1].reshape(-1))
+    return flat.reshape([*i[0].shape[:axis], *i[1].shape, *i[0].shape[axis + 1 :]])
 
 
 def _squeeze(i: Ins, a: Attrs) -> Any:
-    for axis in sorted(_ints(i[1]), reverse=True):
-        i = [i[0].squeeze(axis)]
-    return i[0]
+    x = i[0]
+    for axis in sorted(i[1], reverse=True):
+        x = x.squeeze(axis)
+    return x
 
 
 def _unsqueeze(i: Ins, a: Attrs) -> Any:
     x = i[0]
-    for axis in sorted(_ints(i[1])):
+    for axis in sorted(i[1]):
         x = x.unsqueeze(axis)
     return x
-
-
-def _binary(run: Callable[[Any, Any], Any]) -> Callable[[Ins, Attrs], Any]:
-    return lambda i, a: run(_plain(i[0]), _plain(i[1]))
 
 
 def _layer_norm(i: Ins, a: Attrs) -> Any:
@@ -204,18 +185,18 @@ def _layer_norm(i: Ins, a: Attrs) -> Any:
 
 
 OPERATORS: dict[str, Callable[[Ins, Attrs], Any]] = {
-    "Add": _binary(lambda x, y: x + y),
+    "Add": lambda i, a: i[0] + i[1],
     "AveragePool": _mean_pool,
     "BatchNormalization": lambda i, a: F.batch_norm(i[0], i[3], i[4], i[1], i[2],
                                                     eps=a.get("epsilon", 1e-5)),
     "Cast": lambda i, a: i[0].to(torch.float32) if a["to"] == 1 else i[0].to(torch.int64),
     "Clip": _clip,
-    "Concat": lambda i, a: torch.cat([_tensor(x) for x in i], a["axis"]),
+    "Concat": lambda i, a: torch.cat(i, a["axis"]),
     "Conv": _conv,
-    "Div": _binary(lambda x, y: x / y),
+    "Div": lambda i, a: i[0] / i[1],
     "Erf": lambda i, a: torch.erf(i[0]),
     "Exp": lambda i, a: torch.exp(i[0]),
-    "Expand": lambda i, a: i[0].expand(_ints(i[1])),
+    "Expand": lambda i, a: i[0].expand(i[1]),
     "Flatten": lambda i, a: torch.flatten(i[0], a.get("axis", 1)),
     "Gather": _gather,
     "Gelu": lambda i, a: F.gelu(i[0]),
@@ -225,21 +206,21 @@ OPERATORS: dict[str, Callable[[Ins, Attrs], Any]] = {
     "HardSwish": lambda i, a: F.hardswish(i[0]),
     "LSTM": _lstm,
     "LayerNormalization": _layer_norm,
-    "MatMul": _binary(torch.matmul),
+    "MatMul": lambda i, a: torch.matmul(i[0], i[1]),
     "MaxPool": _max_pool,
-    "Mul": _binary(lambda x, y: x * y),
+    "Mul": lambda i, a: i[0] * i[1],
     "Neg": lambda i, a: -i[0],
-    "Pow": _binary(torch.pow),
+    "Pow": lambda i, a: torch.pow(i[0], i[1]),
     "ReduceMean": lambda i, a: i[0].mean(a["axes"], keepdim=bool(a.get("keepdims", 1))),
     "Relu": lambda i, a: F.relu(i[0]),
-    "Reshape": lambda i, a: i[0].reshape(_ints(i[1])),
+    "Reshape": lambda i, a: i[0].reshape(i[1]),
     "Resize": _resize,
     "Sigmoid": lambda i, a: torch.sigmoid(i[0]),
     "Softmax": lambda i, a: F.softmax(i[0], a.get("axis", -1)),
-    "Split": lambda i, a: torch.split(i[0], _ints(i[1]), a.get("axis", 0)),
+    "Split": lambda i, a: torch.split(i[0], i[1], a.get("axis", 0)),
     "Sqrt": lambda i, a: torch.sqrt(i[0]),
     "Squeeze": _squeeze,
-    "Sub": _binary(lambda x, y: x - y),
+    "Sub": lambda i, a: i[0] - i[1],
     "Tanh": lambda i, a: torch.tanh(i[0]),
     "Transpose": lambda i, a: i[0].permute(a["perm"]),
     "Unsqueeze": _unsqueeze,

@@ -55,13 +55,14 @@ TRAINED = {
 @dataclass(frozen=True)
 class Network:
     """A file to measure, with its inputs beside it. weights: bytes that every run reads, so
-    without tables that are only looked up in."""
+    without tables that are only looked up in. f32: the outputs in f32, where they are known."""
 
     name: str
     path: Path
     outputs: tuple[str, ...]
     macs: int
     weights: int
+    f32: Path | None = None
 
     @property
     def inputs(self) -> Path:
@@ -95,7 +96,7 @@ def network(name: str, precision: str, work: Path) -> Network:
     path = folder / f"{name}.onnx"
     if not path.exists():
         NETWORKS[name]().save(folder)
-    plain = Network(name, path, *_facts(path))
+    plain = Network(name, path, *_facts(path), path.with_suffix(".expected.npz"))
     if precision != "int8":
         return plain
     path = folder / f"{name}-int8.onnx"
@@ -104,7 +105,7 @@ def network(name: str, precision: str, work: Path) -> Network:
 
         quantize(plain.path, path)
     outputs, _, weights = _facts(path)
-    return Network(name, path, outputs, plain.macs, weights)
+    return Network(name, path, outputs, plain.macs, weights, plain.f32)
 
 
 def _trained(name: str, folder: Path) -> Path:

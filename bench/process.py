@@ -40,7 +40,8 @@ class Pythons:
 @cache
 def _has(python: str, package: str) -> bool:
     code = f"import importlib.util as u, sys; sys.exit(u.find_spec({package!r}) is None)"
-    return subprocess.run([python, "-P", "-c", code], check=False).returncode == 0
+    done = subprocess.run([python, "-P", "-c", code], check=False, stderr=subprocess.DEVNULL)
+    return done.returncode == 0
 
 
 def convert(engine: Engine, job: Job, pythons: Pythons, logs: Path, fresh: bool) -> dict[str, Any]:

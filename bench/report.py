@@ -1,11 +1,21 @@
-"""What a run found, as a table and as a picture."""
+"""What runs found, as tables and pictures.
+
+    python -m bench.report [RESULTS]
+
+writes docs/speed.md and its pictures from the results of bench.run.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
 
 OURS = "onefold"
 
@@ -40,22 +50,27 @@ def best_peer(net: dict[str, Any]) -> str:
     return min(others, key=lambda n: others[n], default="")
 
 
+def peak(rates: dict[str, float], precision: str) -> float:
+    """Operations per second of one core by the fastest instruction for the precision; a precision
+    that it has no instruction for is computed in f32."""
+    found = [r for kind, r in rates.items() if kind in (precision, f"amx_{precision}")]
+    return max(found, default=rates["f32"])
+
+
 def share_of_peak(net: dict[str, Any], name: str) -> float:
-    """Of what the cores used can do with the precision's vector instruction."""
-    kind, work = net["precision"], 2 * net["macs"] / net["threads"]
+    """By the operations of the direct method, of what the cores used can do."""
+    work = 2.0 * net["macs"] / net["threads"]
     pairs = zip(medians(net["engines"][name]), net["machine"], strict=True)
-    return statistics.median(work / (t * m[kind]) if kind in m else math.nan for t, m in pairs)
+    return statistics.median([work / (t * peak(m, net["precision"])) for t, m in pairs])
 
 
 def roofline(net: dict[str, Any]) -> float:
     """Seconds that one core needs at least: for the arithmetic by the direct method, or to read
     the weights from the cache that they fit in."""
-    kind = net["precision"]
-    found = [
-        max(2 * net["macs"] / m[kind], net["weights"] / m["read"])
-        for m in net["machine"] if kind in m
-    ]  # fmt: skip
-    return statistics.median(found) if found else math.nan
+    macs, weights = float(net["macs"]), float(net["weights"])
+    return statistics.median([
+        max(2 * macs / peak(m, net["precision"]), weights / m["read"]) for m in net["machine"]
+    ])  # fmt: skip
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -229,3 +244,52 @@ def plot(results: dict[str, Any]) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
+
+
+# --- a page ---------------------------------------------------------------------------------------
+
+HEAD = """# Speed
+
+Medians of calls on one machine, every engine in a process of its own, pinned, in turns, with loops
+that measure the machine's peak in the same rounds. Networks are standard architectures with random
+weights (`bench/zoo`), quantized by ONNX Runtime where they are int8, and trained models where the
+name ends in `.onnx` or `.tflite`. Shares of the peak and the roofline count the operations of the
+direct method, so that Winograd convolutions may exceed them. `!` marks answers that differ from the
+referee's, `~` rounds whose quartiles are more than a tenth apart.
+"""
+
+
+def page(found: Mapping[str, dict[str, Any]], pictures: str) -> str:
+    """Markdown of several results, by the names of their files."""
+    parts = [HEAD]
+    for name, results in found.items():
+        parts.append(f"## {_title(results)}\n\n    {_command(results)}\n\n"
+                     f"![speed, {_title(results)}]({pictures}/speed-{name}.svg)\n\n"
+                     f"{table(results)}")  # fmt: skip
+    return "\n".join(parts)
+
+
+def _title(results: dict[str, Any]) -> str:
+    threads, options = results["threads"], results["options"]
+    told = "".join(f", {k} {v}" for k, v in options.items())
+    return f"{results['precision']}, {threads} thread{'s' if threads > 1 else ''}{told}"
+
+
+def _command(results: dict[str, Any]) -> str:
+    words = [f"--precision {results['precision']}", f"--threads {results['threads']}"]
+    if results["options"]:
+        words.append("--option " + " ".join(f"{k}={v}" for k, v in results["options"].items()))
+    return "python -m bench.run --networks all " + " ".join(words)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "bench" / "results"
+    found = {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))}
+    docs = ROOT / "docs"
+    for name, results in found.items():
+        (docs / "pictures" / f"speed-{name}.svg").write_text(plot(results))
+    (docs / "speed.md").write_text(page(found, "pictures"))
+
+
+if __name__ == "__main__":
+    main()

@@ -54,3 +54,8 @@ def only(job: Job, formats: Sequence[str], precisions: Sequence[str]) -> str:
     if job.precision not in precisions:
         return f"no {job.precision}" + (" from a QDQ model" if job.precision == "int8" else "")
     return ""
+
+
+def last_line(text: str) -> str:
+    """Where tools tell why they failed."""
+    return ([ln.strip() for ln in text.splitlines() if ln.strip()] or ["it fails"])[-1][:200]

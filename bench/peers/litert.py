@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.bridge import as_torch
 from bench.job import Job
 from bench.peers import Loaded, only
 
 
 class LiteRt:
     name = "litert"
-    converts: Sequence[str] = ("litert_torch", "onnx2torch")
+    converts: Sequence[str] = ("litert_torch", "onnx")
     runs: Sequence[str] = ("ai_edge_litert",)
     distributions: Sequence[str] = ("ai-edge-litert",)
 
@@ -28,6 +27,8 @@ class LiteRt:
         if job.format == "tflite":
             return [Path(job.model)]
         import litert_torch
+
+        from bench.bridge import as_torch
 
         module, example = as_torch(job)
         path = job.at / "model.tflite"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.job import Job, Skip
-from bench.peers import Loaded, only
+from bench.peers import Loaded, last_line, only
 
 
 class Mnn:
@@ -31,7 +31,7 @@ class Mnn:
         ]  # fmt: skip
         done = subprocess.run(command, cwd=job.at, capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
-            raise Skip("mnnconvert: " + (done.stdout + done.stderr).strip()[-200:])
+            raise Skip("mnnconvert: " + last_line(done.stdout + done.stderr))
         return [path]
 
     def load(self, job: Job, feeds: dict[str, Any]) -> Loaded:

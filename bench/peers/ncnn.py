@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.job import Job, Skip
-from bench.peers import Loaded, only
-
-SHORT = {"float32": "f32", "int64": "i64", "int32": "i32"}
+from bench.peers import Loaded, last_line, only
 
 
 class Ncnn:
@@ -29,20 +27,20 @@ class Ncnn:
         model = job.at / "model.onnx"
         model.unlink(missing_ok=True)
         model.symlink_to(job.model)
-        shapes = ",".join(
-            "[" + ",".join(map(str, a.shape)) + "]" + SHORT[a.dtype.name]
-            for a in job.feeds().values()
-        )
+        files = []
+        for k, a in enumerate(job.feeds().values()):
+            files.append(f"in{k}.npy")
+            np.save(job.at / files[-1], a)
         tool = Path(sys.executable).with_name("pnnx")
-        command: list[str | Path] = [tool, model, "fp16=0", f"inputshape={shapes}"]
+        command: list[str | Path] = [tool, model, "fp16=0", "input=" + ",".join(files)]
         done = subprocess.run(command, cwd=job.at, capture_output=True, text=True, check=False)
-        files = [job.at / "model.ncnn.param", job.at / "model.ncnn.bin"]
-        if done.returncode or not all(f.exists() for f in files):
-            raise Skip("pnnx: " + (done.stdout + done.stderr).strip()[-200:])
-        missing = [w for w in files[0].read_text().split() if w.startswith("pnnx.")]
+        made = [job.at / "model.ncnn.param", job.at / "model.ncnn.bin"]
+        if done.returncode or not all(f.exists() for f in made):
+            raise Skip("pnnx: " + last_line(done.stdout + done.stderr))
+        missing = [w for w in made[0].read_text().split() if w.startswith("pnnx.")]
         if missing:
             raise Skip("no layer for " + ", ".join(sorted(set(missing))))
-        return files
+        return made
 
     def load(self, job: Job, feeds: dict[str, Any]) -> Loaded:
         import ncnn
@@ -73,7 +71,8 @@ class Ncnn:
 
 def _unbatched(a: Any) -> Any:
     """ncnn knows no batch, and no 64-bit integers."""
-    a = a[0] if a.ndim > 1 and a.shape[0] == 1 else a
+    if a.ndim > 1 and 1 in a.shape[:2]:
+        a = a.squeeze(a.shape.index(1))
     return np.ascontiguousarray(a.astype(np.int32) if a.dtype == np.int64 else a)
 
 

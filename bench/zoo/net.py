@@ -210,10 +210,12 @@ class Net:
         return model
 
     def save(self, folder: Path) -> Path:
-        """NAME.onnx, and NAME.npz with its inputs."""
+        """NAME.onnx, NAME.npz with its inputs, and NAME.expected.npz with its outputs for them."""
         path = folder / f"{self.name}.onnx"
         inputs: dict[str, Any] = {n: x.data for n, x in self.inputs.items()}
+        outputs: dict[str, Any] = {x.name: x.data for x in self.outputs}
         np.savez(path.with_suffix(".npz"), **inputs)
+        np.savez(path.with_suffix(".expected.npz"), **outputs)
         onnx.save(self.model(), path)
         return path
 

@@ -1,0 +1,64 @@
+"""The networks of the benchmark: what they are, and that compiled code agrees with ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onefold
+
+pytest.importorskip("onnxruntime", reason="the zoo is computed with ONNX Runtime while it is built")
+pytest.importorskip("onnx", reason="the zoo is written with onnx")
+
+from bench import networks
+from bench.zoo import NETWORKS
+
+SMALL = ("autoencoder", "ds_cnn", "resnet8", "lstm")
+
+
+@pytest.mark.toolchain
+@pytest.mark.parametrize("name", SMALL)
+def test_compiled_network_gives_the_outputs_it_was_built_with(name: str, tmp_path: Path) -> None:
+    path = NETWORKS[name]().save(tmp_path)
+    with np.load(path.with_suffix(".npz")) as inputs:
+        found = onefold.load(path).compile(fallback=False)(dict(inputs))
+    with np.load(path.with_suffix(".expected.npz")) as outputs:
+        assert set(outputs) == set(found)
+        for key, want in outputs.items():
+            np.testing.assert_allclose(found[key], want, atol=1e-4 * np.abs(want).max())
+
+
+MACS = {"autoencoder": 0.265, "ds_cnn": 2.7, "resnet8": 12.5, "mobilenet_v2": 300.8}
+"""Millions, as the papers and MLPerf Tiny tell."""
+
+
+@pytest.mark.parametrize("name", MACS)
+def test_a_network_is_of_its_size(name: str, tmp_path: Path) -> None:
+    net = networks.network(name, "f32", tmp_path)
+    assert net.macs / 1e6 == pytest.approx(MACS[name], rel=0.02)
+
+
+def test_activations_stay_in_range_in_a_deep_network() -> None:
+    net = NETWORKS["mobilenet_v2"]()
+    assert 0.5 < net.outputs[0].data.std() < 2
+
+
+def test_a_network_is_the_same_each_time() -> None:
+    one, two = (NETWORKS["ds_cnn"]().model().SerializeToString() for _ in range(2))
+    assert one == two
+
+
+def test_the_int8_version_stays_near_and_has_int8_weights(tmp_path: Path) -> None:
+    net = networks.network("resnet8", "int8", tmp_path)
+    plain = networks.network("resnet8", "f32", tmp_path)
+    assert net.macs == plain.macs
+    assert net.weights < 0.3 * plain.weights
+    import onnxruntime as ort
+
+    with np.load(net.inputs) as inputs:
+        found = ort.InferenceSession(str(net.path)).run(None, dict(inputs))
+    assert net.f32
+    with np.load(net.f32) as outputs:
+        np.testing.assert_allclose(found[0], outputs[net.outputs[0]], atol=0.05)
