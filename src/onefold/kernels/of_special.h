@@ -60,7 +60,24 @@ OF_INLINE double of_mish_f64(double x) {
   const double e = of_exp_f64(of_clamp_f64(x, -746.0, 40.0)), n = e * (e + 2.0);
   return x * (n / (n + 2.0));
 }
-OF_INLINE float of_gelu_f32(float x) { return 0.5f * x * (1.0f + of_erf_f32(x * 0.707106781f)); }
+// erf as a quotient of polynomials, within 6 ulp: half the time of of_erf_f32, and enough behind 1 + erf
+OF_INLINE float of_erf_quotient_f32(float x) {
+  x = of_clamp_f32(x, -3.92f, 3.92f);
+  const float t = x * x;
+  float p = t * -1.2799833466e-08f + 4.6092376961e-06f;
+  p = p * t + 3.7675935131e-04f;
+  p = p * t + 3.8386337967e-03f;
+  p = p * t + 5.4244022746e-02f;
+  p = p * t + 1.8513554815e-01f;
+  p = p * t + 1.1283791691f;
+  float q = t * 6.2399215164e-05f + 1.3015277075e-03f;
+  q = q * t + 1.5430071686e-02f;
+  q = q * t + 1.1387387174e-01f;
+  q = q * t + 4.9740551388e-01f;
+  q = q * t + 1.0f;
+  return x * p / q;
+}
+OF_INLINE float of_gelu_f32(float x) { return 0.5f * x * (1.0f + of_erf_quotient_f32(x * 0.707106781f)); }
 OF_INLINE double of_gelu_f64(double x) { return 0.5 * x * of_erfc_f64(x * -0x1.6a09e667f3bcdp-1); }
 // 1/2 (1 + tanh u) = sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3)
 OF_INLINE float of_gelu_tanh_f32(float x) {

@@ -37,7 +37,8 @@ class Attention(Op):
     one more key without a value. The query i stands at position i + offset of the keys, with
     from_end at i + lengths[b] - S (no less than i where padded is set); causal hides later keys,
     left and right (-1: without bound) those further away. softcap: cap(x) = softcap *
-    tanh(x / softcap), 0 for none. A query that sees nothing gives zeros. scores >= 0 asks for a
+    tanh(x / softcap), 0 for none. A query that sees nothing gives zeros, or, where undefined is set,
+    what the formula gives: not a number. scores >= 0 asks for a
     second result [B, H, S, T]: the scaled product (0), capped (1), masked (2), or the
     probabilities (3).
     """
@@ -51,9 +52,16 @@ class Attention(Op):
     left: int = -1
     right: int = -1
     scores: int = -1
+    undefined: bool = False
     cases: ClassVar = (
         Case((((2, 4, 3, 8), "f32"), ((2, 2, 5, 8), "f32"), ((2, 2, 5, 6), "f32")),
              {"scale": 0.3, "causal": True, "offset": 2, "scores": 3}),
+        Case((((1, 2, 6, 9), "f32"), ((1, 2, 7, 9), "f32"), ((1, 2, 7, 20), "f32"),
+              np.array([[0, 1, -2, 0, -np.inf, 3, 0], [-np.inf] * 7] * 3, np.float32)),
+             {"scale": 0.3, "undefined": True}),
+        Case((((2, 4, 9, 16), "f32"), ((2, 2, 35, 16), "f32"), ((2, 2, 35, 16), "f32"),
+              np.array([[1] * 20 + [0] * 15, [0] * 35, [1] * 35] * 3, bool)),
+             {"scale": 0.3, "causal": True, "offset": 26}),
         Case((((1, 2, 3, 9), "f32"), ((1, 2, 7, 9), "f32"), ((1, 2, 7, 4), "f32"),
               np.array([[1, 0, 1, 1, 0], [0] * 5, [1] * 5], bool), np.array([4], np.int64)),
              {"scale": 0.3, "softcap": 2.0, "from_end": True, "left": 2, "scores": 2}),
@@ -131,7 +139,9 @@ class Attention(Op):
             total = weight.sum(-1, keepdims=True)
             if sink is not None:
                 total = total + np.exp(sink.astype(np.float64).reshape(-1, 1, 1) - top)
-            p = np.where(hidden.all(-1, keepdims=True), 0, weight / np.where(total == 0, 1, total))
+            empty = np.nan if self.undefined else 0
+            p = np.where(hidden.all(-1, keepdims=True), empty,
+                         weight / np.where(total == 0, 1, total))  # fmt: skip
             y = np.einsum("bhst,bhtf->bhsf", p, np.where(np.isfinite(vs), vs, 0))
         if self.scores < 0:
             return y.astype(kind)
@@ -278,7 +288,7 @@ class Attention(Op):
             "  total += p[j];",
             "}",
             f"const {c.ctype} share = any ? 1 / total : {zero};",
-            f"for (ix f = 0; f < {F}; f++) acc[f] = {zero};",
+            f"for (ix f = 0; f < {F}; f++) acc[f] = {self._nothing(c, 'any')};",
             "if (any) {",
             "  for (ix j = lo; j < hi; j++) {",
             f"    if (p[j] != {zero})",
@@ -291,6 +301,10 @@ class Attention(Op):
             value = f"(any && j >= lo && j < hi ? p[j] * share : {zero})"
             lines.append(f"for (ix j = 0; j < {T}; j++) {k.store(1, f'q * {T} + j', value)}")
         return lines
+
+    def _nothing(self, c: dtypes.DType, any: str) -> str:
+        """Where the sum of values begins."""
+        return f"{any} ? 0 : {literal(np.nan, c)}" if self.undefined else literal(0, c)
 
     def macs(self, n: Node) -> int:
         q, v = n.arg(0), n.arg(2)

@@ -92,7 +92,7 @@ def attention(n: Node, see: Scope) -> Patch | None:
     if op.axis % rank != rank - 1 or op.span != 1 or n.arg(1).is_const:
         return None
     found = scores_of(soft.arg(0), see)
-    if found is None or not always_sees(found.mask):
+    if found is None:
         return None
     q, keys, values = found.product.arg(0), found.product.arg(1), n.arg(1)
     shapes = (q.shape, keys.shape, values.shape)
@@ -120,7 +120,7 @@ def attention(n: Node, see: Scope) -> Patch | None:
         args = [four(b, q), four(b, k), four(b, values)]
         if mask is not None:
             args.append(four(b, mask))
-        y = b.op(Attention(scale), *args)
+        y = b.op(Attention(scale, undefined=not always_sees(mask)), *args)
         return [y if rank == 4 else b.op(Reshape(n.outputs[0].shape), y)]
 
     return Patch(covers, build)

@@ -47,15 +47,27 @@ def choose_layouts(graph: Graph, target: Target) -> int:
     lowered = {id(n): _lowered(n) for n in graph.nodes}
     plain = graph.pinned() | _read_whole(graph, lowered)
     blocked: Blocked = {}
+    asked = _asked_for(graph)
     for n in graph.nodes:
         for k, v in enumerate(n.outputs):
             found = None if id(v) in plain else _wanted(n, k, lowered, blocked, m.lanes)
+            if id(v) in asked - plain and isinstance(lowered[id(n)], TensorExpr):
+                found = found or _Blocks(v, m.lanes, False)
             if found is not None and _fits(found, m.lanes):
                 blocked[id(v)] = found
     _drop_unused(graph, lowered, blocked)
     for b in blocked.values():
         b.value.type = replace(b.value.tensor, layout=b.size)
     return len(blocked)
+
+
+def _asked_for(graph: Graph) -> set[int]:
+    """ids of the inputs of depthwise convolutions, whose kernel reads nothing but blocks: who
+    computes one element by element may as well write blocks."""
+    return {
+        id(n.arg(0)) for n in graph.nodes
+        if is_vector_conv(n) and n.op.group > 1  # type: ignore[attr-defined]
+    }  # fmt: skip
 
 
 def _lowered(n: Node) -> Lowered | None:

@@ -123,6 +123,7 @@ class _Attention:
                 f"float acc[{run.width * self.width}] __attribute__((aligned(64)));",
                 f"of_attention_softmax({run.width}, seen, {self.padded}, s, inv);",
                 f"of_attention_sums(a, {run.width}, seen, s, {self.padded}, pv, inv, acc);",
+                *self._undefined(run.width),
                 *self._store(b, head, first, run.width),
             ]
             lines += ["{", *["  " + x for x in self._loop(t, body)], "}"]
@@ -147,6 +148,13 @@ class _Attention:
             end = self.r.dim(dims.add(dims.add(first, _at(t)), dims.add(self.op.offset, 1)))
             lines += [f"for (ix j = of_max_ix(0, {end}); j < seen; j++) {row} = -OF_INF_F32;"]
         return self._loop(t, lines) if lines else []
+
+    def _undefined(self, width: int) -> list[str]:
+        """Queries that see nothing, where they are to be not a number."""
+        if not self.op.undefined:
+            return []
+        each = f"for (ix f = 0; f < {self.width}; f++) acc[t * {self.width} + f] = OF_NAN_F32;"
+        return loop("t", str(width), [f"if (inv[t] == 0) {each}"])
 
     def _store(self, b: Dim, head: Dim, first: Dim, width: int) -> list[str]:
         t, f = counter(width, "i"), counter(self.f, "i")
