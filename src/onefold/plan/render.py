@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from onefold.codegen.family import Choice, Rendering
-from onefold.codegen.loops import address, canonical, nest, places_in
+from onefold.codegen.loops import address, canonical, nest, padded_channels, places_in
 from onefold.codegen.text import Scope, Writer, dim_text, to_storage
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
@@ -140,7 +140,8 @@ def _render_choice(step: Step, draft: Draft) -> None:
         kernel_ptrs.append(p.name(b, b.type.dtype.ctype, "w"))
     if draft.scratch is not None:
         kernel_ptrs.append(p.name(draft.scratch, "uint8_t", "s"))
-    blocked = draft.out.tensor.layout > 0
+    t = draft.out.tensor
+    blocked = t.layout > 0 and padded_channels(t) != t.shape[1]
     body = choice.render(
         Rendering(tuple(kernel_ptrs), names[id(draft.out)], store, dim, where, blocked)
     )
