@@ -56,9 +56,11 @@ class Bench:
         self.fresh: bool = args.fresh
 
     def prepare(self, name: str) -> None:
-        """Makes all files that measuring the network needs."""
+        """Makes the files of the network, its own and those of the other engines."""
         contest = Contest(self, networks.network(name, self.precision, self.work))
         for engine in self.engines:
+            if engine == OURS:
+                continue  # compiled anew for every state of the compiler
             try:
                 contest.converted(engine)
             except Skip as e:

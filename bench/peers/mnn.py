@@ -13,6 +13,9 @@ import numpy as np
 from bench.job import Job, Skip
 from bench.peers import Loaded, last_line, only
 
+# Not by its command mnnconvert, which installs a package with pip and sends what it converts home.
+CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
+
 
 class Mnn:
     name = "mnn"
@@ -26,12 +29,12 @@ class Mnn:
     def convert(self, job: Job) -> list[Path]:
         path = job.at / "model.mnn"
         command: list[str | Path] = [
-            Path(sys.executable).with_name("mnnconvert"), "-f", "ONNX", "--modelFile", job.model,
-            "--MNNModel", path, "--bizCode", "bench",
+            sys.executable, "-c", CONVERT, "-f", "ONNX", "--modelFile", job.model,
+            "--MNNModel", path, "--bizCode", "bench", "--useOriginRNNImpl",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=job.at, capture_output=True, text=True, check=False)
         if done.returncode or not path.exists():
-            raise Skip("mnnconvert: " + last_line(done.stdout + done.stderr))
+            raise Skip("its converter: " + last_line(done.stdout + done.stderr))
         return [path]
 
     def load(self, job: Job, feeds: dict[str, Any]) -> Loaded:
