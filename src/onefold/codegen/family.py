@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,8 @@ class Choice:
     """One kernel chosen for one node.
 
     reads: values that must lie in memory; packed: makes constants in the kernel's own order, at
-    compile time; takes_epilogue: whether the elementwise expression can follow in the kernel.
+    compile time; takes_epilogue: whether the elementwise expression can follow in the kernel;
+    blocks: that of its family.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Choice:
     includes: tuple[str, ...] = ()
     scratch: int = 0
     cost: float = 0.0  # estimated cycles
+    blocks: bool = False
 
 
 class Family:
@@ -66,6 +68,7 @@ class Family:
 
     name: str = ""
     ops: tuple[str, ...] = ()
+    blocks: bool = False  # reads and writes channel blocks, not rows only
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         """A choice, or the reason why this family does not take the node."""
@@ -99,10 +102,16 @@ class KernelChoice:
             for f in families():
                 if node.op.name in f.ops:
                     c = f.match(node, self.target, self.options)
+                    if not isinstance(c, str) and not f.blocks and _in_blocks(c.reads):
+                        c = "its input lies in channel blocks"
                     if isinstance(c, str):
                         said.append((f.name, c))
                     else:
-                        found.append(c)
+                        found.append(replace(c, blocks=f.blocks))
             self.refusals[id(node)] = said
             self._chosen[id(node)] = min(found, key=lambda c: c.cost) if found else None
         return self._chosen[id(node)]
+
+
+def _in_blocks(values: Sequence[Value]) -> bool:
+    return any(v.tensor.layout for v in values)

@@ -156,6 +156,17 @@ def nest(
     return Nest(tuple(canonical(lines)), tuple(symbols[n] for n in sorted(symbols)), checked)
 
 
+def unused_lanes(
+    out: Value, shape: Sequence[Dim], names: dict[int, str], start: Sequence[Dim] | None
+) -> Nest:
+    """Loops that set to zero the lanes of channel blocks that hold no channel."""
+    lanes = [p for p in parts_of(out.tensor, shape, start) if not p.used]
+    nests = [_loops(out, None, names, start, p) for p in lanes]
+    symbols = {s.name: s for n in nests for s in n.symbols}
+    lines = [line for n in nests for line in n.lines]
+    return Nest(tuple(lines), tuple(symbols.values()), False)
+
+
 def _loops(
     out: Value, expr: TensorExpr | None, names: dict[int, str], start: Sequence[Dim] | None,
     part: Part,

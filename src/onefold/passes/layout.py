@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from onefold.codegen.families.conv import refused
+from onefold.codegen.family import families
 from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.tiles import Machine
 from onefold.ir import dims, dtypes
@@ -82,8 +83,9 @@ def _lowered(n: Node) -> Lowered | None:
 def _read_whole(graph: Graph, lowered: dict[int, Lowered | None]) -> set[int]:
     """ids of values that a reader takes as they lie in memory, row by row."""
     out: set[int] = set()
+    rows = {op for f in families() if not f.blocks for op in f.ops}
     for n in graph.nodes:
-        if isinstance(lowered[id(n)], (Code, type(None))):
+        if isinstance(lowered[id(n)], (Code, type(None))) or n.op.name in rows:
             out.update(id(v) for v in (*n.present(), *n.captures()))
     return out
 

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from onefold.codegen.family import Choice, Rendering
-from onefold.codegen.loops import address, canonical, nest, padded_channels, places_in
+from onefold.codegen.loops import (
+    address,
+    canonical,
+    nest,
+    padded_channels,
+    places_in,
+    unused_lanes,
+)
 from onefold.codegen.text import Scope, Writer, dim_text, to_storage
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
@@ -143,8 +150,14 @@ def _render_choice(step: Step, draft: Draft) -> None:
     t = draft.out.tensor
     blocked = t.layout > 0 and padded_channels(t) != t.shape[1]
     body = choice.render(
-        Rendering(tuple(kernel_ptrs), names[id(draft.out)], store, dim, where, blocked)
+        Rendering(
+            tuple(kernel_ptrs), names[id(draft.out)], store, dim, where, blocked and choice.blocks
+        )
     )
+    if blocked and not choice.blocks:
+        rest = unused_lanes(draft.out, expr.shape, names, draft.start)
+        note(rest.symbols)
+        body = "\n".join([body, *rest.lines])
     body = "\n".join(canonical(body.split("\n")))
     expr._cache.clear()
     _finish(step, draft, p, list(symbols.values()), body, choice.includes, checked)

@@ -31,6 +31,7 @@ class DirectConv(Family):
 
     name = "conv_direct"
     ops = ("Conv",)
+    blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)

@@ -206,6 +206,7 @@ class IntConv(Family):
 
     name = "conv_int"
     ops = ("QuantConv2D", "QuantFullyConnected", "QConv", "QMatMul")
+    blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         layer = find(node, target)
@@ -284,6 +285,7 @@ class IntDepthwise(Family):
 
     name = "conv_depthwise_int"
     ops = ("QuantDepthwiseConv2D", "QConv")
+    blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         layer = find(node, target)

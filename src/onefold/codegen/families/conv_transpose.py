@@ -64,6 +64,7 @@ class TransposedConv(Family):
 
     name = "conv_transposed"
     ops = ("ConvTranspose",)
+    blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)

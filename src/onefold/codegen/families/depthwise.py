@@ -25,6 +25,7 @@ class Depthwise(Family):
 
     name = "conv_depthwise"
     ops = ("Conv",)
+    blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)

@@ -52,6 +52,7 @@ class Winograd(Family):
 
     name = "conv_winograd"
     ops = ("Conv",)
+    blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
         m = Machine.of(target)
