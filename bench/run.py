@@ -173,7 +173,8 @@ class Contest:
         assert self.machine
         for k in range(self.bench.rounds):
             order = list(self.running)
-            for name in order[k % len(order) :] + order[: k % len(order)]:
+            first = k % max(len(order), 1)
+            for name in order[first:] + order[:first]:
                 found[name].append(self.running[name].turn(self.bench.seconds))
             machine.append(self.machine.turn(self.bench.seconds))
         return found, machine
