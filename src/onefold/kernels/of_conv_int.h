@@ -87,34 +87,43 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + (b * T + t) * OF_LANES) = acc[b][t];
 }
 
+typedef uint8_t of_v16 __attribute__((vector_size(16), aligned(1), may_alias));
+
 struct of_image {
   int h, w, c, top, left, rows, cols, col;  // rows, cols: with the border; col: elements of a column
   ptrdiff_t sy, sx, sc;                     // elements of the input from a row, column, channel to the next
 };
 
-// The input with a border of `fill` as TO, channels last, `add` added to each element. Elements of a column beyond the
-// channels stay as they are: their weights are zero.
+// The input with a border of `fill` as TO, `add` added to each element: [channels / col][rows][cols][col]. Elements of
+// a column beyond the channels stay as they are: their weights are zero.
 #define OF_PREPARE(NAME, FROM, TO)                                                               \
+  AI void NAME##_row(const struct of_image k, const int c, const FROM *x, int add, TO *to) {     \
+    if (c == k.col && k.sc == 1 && k.sx == c)                                                    \
+      for (ix i = 0; i < (ix)k.w * c; i++) to[i] = (TO)(x[i] + add);                             \
+    else if (c == 16 && k.sc == 1 && sizeof(TO) == 1) /* sums of bytes wrap */                   \
+      for (ix i = 0; i < k.w; i++)                                                               \
+        *(of_v16 *)(to + i * 16) = *(const of_v16 *)(x + i * k.sx) + (uint8_t)add;               \
+    else if (c <= 4) /* a few planes, interleaved */                                             \
+      for (ix i = 0; i < k.w; i++)                                                               \
+        OF_UNROLL for (int j = 0; j < c; j++) to[i * k.col + j] = (TO)(x[i * k.sx + j * k.sc] + add); \
+    else                                                                                         \
+      for (ix i = 0; i < k.w; i++)                                                               \
+        for (ix j = 0; j < c; j++) to[i * k.col + j] = (TO)(x[i * k.sx + j * k.sc] + add);       \
+  }                                                                                              \
   AI void NAME(const struct of_image k, const FROM *x, int add, int fill, TO *to) {              \
     const ix row = (ix)k.cols * k.col;                                                           \
-    for (ix y = 0; y < k.rows; y++, to += row) {                                                 \
-      const ix at = y - k.top;                                                                   \
-      const bool out = at < 0 || at >= k.h;                                                      \
-      const ix from = out ? row : (ix)k.left * k.col, to_end = out ? row : from + (ix)k.w * k.col; \
-      for (ix i = 0; i < from; i++) to[i] = (TO)fill;                                            \
-      for (ix i = to_end; i < row; i++) to[i] = (TO)fill;                                        \
-      if (out) continue;                                                                         \
-      const FROM *xr = x + at * k.sy;                                                            \
-      TO *tr = to + from;                                                                        \
-      if (k.c == k.col && k.sc == 1 && k.sx == k.c)                                              \
-        for (ix i = 0; i < (ix)k.w * k.c; i++) tr[i] = (TO)(xr[i] + add);                        \
-      else if (k.sc != 1 && k.c <= 4) /* a few planes, interleaved */                            \
-        for (ix i = 0; i < k.w; i++)                                                             \
-          OF_UNROLL for (int c = 0; c < k.c; c++) tr[i * k.col + c] = (TO)(xr[i * k.sx + c * k.sc] + add); \
-      else                                                                                       \
-        for (ix i = 0; i < k.w; i++)                                                             \
-          for (ix c = 0; c < k.c; c++) tr[i * k.col + c] = (TO)(xr[i * k.sx + c * k.sc] + add);  \
-    }                                                                                            \
+    for (ix b = 0; b < k.c; b += k.col)                                                          \
+      for (ix y = 0; y < k.rows; y++, to += row) {                                               \
+        const ix at = y - k.top;                                                                 \
+        const bool out = at < 0 || at >= k.h;                                                    \
+        const ix from = out ? row : (ix)k.left * k.col, to_end = out ? row : from + (ix)k.w * k.col; \
+        for (ix i = 0; i < from; i++) to[i] = (TO)fill;                                          \
+        for (ix i = to_end; i < row; i++) to[i] = (TO)fill;                                      \
+        if (out) continue;                                                                       \
+        const FROM *xr = x + at * k.sy + b * k.sc;                                               \
+        if (k.c - b >= k.col) NAME##_row(k, k.col, xr, add, to + from);                          \
+        else NAME##_row(k, k.c % k.col, xr, add, to + from);                                     \
+      }                                                                                          \
   }
 OF_PREPARE(of_prepare_i8_u8, int8_t, uint8_t)
 OF_PREPARE(of_prepare_u8_u8, uint8_t, uint8_t)
@@ -138,6 +147,45 @@ AI void of_depthwise_int_tile(const struct of_conv_int k, const int T, ix oy, ix
   }
   OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + t * OF_LANES) = acc[t];
 }
+
+// Depthwise with bytes: a load of four columns of sixteen channels, turned into four taps of sixteen channels, meets
+// weights [kh][share][groups][16][4] of so many outputs at once whose windows lie within the groups of four columns.
+struct of_depthwise_dot { int kh, sh, sw, row, groups, share; };  // row: bytes of the prepared image from a row to the next
+
+#if defined(__AVX512VNNI__)
+AI __m512i of_spread(const uint8_t *x) {
+  const __m512i v = _mm512_loadu_si512(x);
+#if defined(__AVX512VBMI__)
+  const __m512i at = _mm512_set_epi32(
+      0x3f2f1f0f, 0x3e2e1e0e, 0x3d2d1d0d, 0x3c2c1c0c, 0x3b2b1b0b, 0x3a2a1a0a, 0x39291909, 0x38281808, 0x37271707,
+      0x36261606, 0x35251505, 0x34241404, 0x33231303, 0x32221202, 0x31211101, 0x30201000);
+  return _mm512_permutexvar_epi8(at, v);
+#else
+  const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i bytes = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
+  return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, v), bytes);
+#endif
+}
+
+// out[T][16] for one block of channels; x is the prepared image of that block
+AI void of_depthwise_dot_tile(const struct of_depthwise_dot k, const int T, ix oy, ix ox, const uint8_t *x,
+                              const int8_t *w, const int32_t *bias, int32_t *out) {
+  __m512i acc[OF_MAX_T];
+  OF_UNROLL for (int t = 0; t < T; t++) acc[t] = _mm512_load_si512(bias);
+  OF_UNROLL for (int ky = 0; ky < k.kh; ky++) {
+    const uint8_t *xr = x + (oy * k.sh + ky) * k.row + ox * k.sw * 16;
+    const int8_t *wr = w + ky * k.share * k.groups * 64;
+    OF_UNROLL for (int t = 0; t < T; t += k.share)
+      OF_UNROLL for (int g = 0; g < k.groups; g++) {
+        const __m512i q = of_spread(xr + (t * k.sw + g * 4) * 16);
+        OF_UNROLL for (int s = 0; s < k.share; s++)
+          if (t + s < T)
+            acc[t + s] = _mm512_dpbusd_epi32(acc[t + s], q, _mm512_load_si512(wr + (s * k.groups + g) * 64));
+      }
+  }
+  OF_UNROLL for (int t = 0; t < T; t++) _mm512_storeu_si512(out + t * OF_LANES, acc[t]);
+}
+#endif
 
 // x * m 2^(s - 31) with TFLite's two roundings, the same numbers as of_multiply_by_quantized_multiplier for m >= 0, in
 // operations that every vector unit has: (p + 2^30) >> 31 is what the first rounding does to either sign.

@@ -71,18 +71,24 @@ def find(node: Node, target: Target) -> Layer | str:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The input as the sums read it; sizes in elements. Where it is prepared, that is done for a
-    band of output rows at a time, since a whole one would be the largest thing in the arena."""
+    """The input as the sums read it: [blocks][rows][cols][col] elements. Where it is prepared, that
+    is done for a band of output rows at a time, since a whole one would be the largest thing in the
+    arena."""
 
     border: tuple[int, int]  # top, left
     band: int  # output rows
     rows: int  # input rows that a band reads
     cols: int
     col: int
+    blocks: int = 1
+
+    @property
+    def block(self) -> int:
+        return self.rows * self.cols * self.col
 
     @property
     def elements(self) -> int:
-        return self.rows * self.cols * self.col
+        return self.blocks * self.block
 
 
 class IntKernel:
@@ -90,13 +96,16 @@ class IntKernel:
 
     header = "of_conv_int.h"
 
-    def __init__(self, layer: Layer, target: Target, form: Form, block: int) -> None:
+    def __init__(
+        self, layer: Layer, target: Target, form: Form, block: int, apart: bool = False
+    ) -> None:
+        """block: channels of a column are filled up to whole ones; apart: blocks are images."""
         m = Machine.of(target)
         assert m is not None
         self.layer, self.m, self.form = layer, m, form
         h, w, c = layer.size
         self.rows, self.columns, self.channels = layer.result
-        col = -(-c // block) * block
+        blocks, col = (-(-c // block), block) if apart else (1, -(-c // block) * block)
         self.direct = col == c and self._fits()
         if self.direct:
             self.image = Image((0, 0), self.rows, h, w, c)
@@ -105,8 +114,8 @@ class IntKernel:
         cols = max(layer.reach(self.columns, 1), left + w)
         total = layer.batches * (h * w * c + int(np.prod(layer.result)))
         room = max(SMALL, total // SHARE)
-        band = self._band((room - SLACK) // (cols * col * form.size))
-        self.image = Image((top, left), band, layer.reach(band, 0), cols, col)
+        band = self._band((room - SLACK) // (cols * col * blocks * form.size))
+        self.image = Image((top, left), band, layer.reach(band, 0), cols, col, blocks)
 
     def _fits(self) -> bool:
         """Whether the sums can read the input as it is: its type, channels last, no border."""
@@ -157,7 +166,8 @@ class IntKernel:
         """C text: for each band of rows, the prepared input and the tiles on it.
 
         call: as for `Tiling`, its row counted from the band's first, its input `p`. The last band
-        may be shorter: no row is computed twice, as the epilogue may work in place.
+        may be shorter: no row is computed twice, as the epilogue may work in place. Threads
+        prepare the input together, and then share the tiles.
         """
         t, i = self.layer, self.image
         batch, bands = counter(t.batches, "i"), counter(-(-self.rows // i.band), "i")
@@ -171,12 +181,18 @@ class IntKernel:
         x, names = r.pointers[0], r.pointers[3 : 3 + len(t.end.arrays())]
         plane = Plane(self.m.lanes, 1, self.channels, rows, self.columns, index)
         finish = t.finish(names, r.dim)
-        tiling = Tiling(plane, tile, r, call, lambda first, width: False, "int32_t", finish)
+        read = int(np.prod(t.size)) * self.form.size
+        tiling = Tiling(
+            plane, tile, r, call, lambda first, width: False, "int32_t", finish,
+            by_rows=t.depthwise or read > self.layer.weights.size,
+        )  # fmt: skip
+        again = start != 0 or n != 0
         source = r.dim(dims.mul(n, t.steps[0]))
         if self.direct:
             lines = [f"const {self.ctype} *const p = {x} + {source};", tiling.body(())]
         else:
-            lines = [self._prepared(r, x, source, start), tiling.body(())]
+            lines = [*self._prepared(r, x, source, start), tiling.body(())]
+            lines += r.team.wait() if r.team.parts > 1 and again else []
         if start != 0:
             lines = loop(bands.name, str(bands.extent), lines)
         if n != 0:
@@ -186,15 +202,27 @@ class IntKernel:
             head.append(f"{self.ctype} *const p = ({self.ctype} *){r.pointers[-1]};")
         return "\n".join([*head, *lines])
 
-    def _prepared(self, r: Rendering, x: str, source: str, start: Dim) -> str:
+    def _prepared(self, r: Rendering, x: str, source: str, start: Dim) -> list[str]:
         t, i, (add, fill) = self.layer, self.image, self.zeros()
         top = r.dim(dims.add(i.border[0], dims.mul(start, -t.strides[0])))
-        fields = (*t.size, f"(int)({top})", i.border[1], i.rows, i.cols, i.col, *t.steps[1:])
+        (h, w, c), rows, to = map(str, t.size), str(i.rows), "p"
+        bounds: list[str] = []
+        if r.team.parts > 1 and i.blocks > 1:  # each thread prepares blocks
+            bounds = [r.team.bounds(str(i.blocks), names=("begin", "until"))]
+            source, to = f"{source} + begin * {i.col * t.steps[3]}", f"p + begin * {i.block}"
+            c = f"(int)(of_min_ix({c}, until * {i.col}) - begin * {i.col})"
+        elif r.team.parts > 1:  # or rows
+            bounds = [r.team.bounds(rows, names=("begin", "until"))]
+            top, rows = f"{top} - begin", "(int)(until - begin)"
+            to = f"p + begin * {i.cols * i.col}"
+        fields = (h, w, c, f"(int)({top})", i.border[1], rows, i.cols, i.col, *t.steps[1:])
         name = f"of_prepare_{t.x.dtype.name}_{self.form.kind}"
-        return (
+        return [
+            *bounds,
             f"const struct of_image image = {{{', '.join(map(str, fields))}}};\n"
-            f"{name}(image, {x} + {source}, {add}, {fill}, p);"
-        )
+            f"{name}(image, {x} + {source}, {add}, {fill}, {to});",
+            *(r.team.wait() if bounds else []),
+        ]
 
     @property
     def ctype(self) -> str:
@@ -281,7 +309,7 @@ class _Conv(IntKernel):
 
 
 class IntDepthwise(Family):
-    """One vector of channels times T columns, products of i16."""
+    """One vector of channels times T columns: dot products of taps, or products of i16."""
 
     name = "conv_depthwise_int"
     ops = ("QuantDepthwiseConv2D", "QConv")
@@ -295,7 +323,57 @@ class IntDepthwise(Family):
             return "it is not one channel to one channel"
         if layer.kernel[1] > 15:
             return "its window is too wide to be unrolled"
+        if _Taps.fit(layer, target):
+            return _Taps(layer, target).choice()
         return _Depthwise(layer, target).choice()
+
+
+class _Taps(IntKernel):
+    """Four taps of sixteen channels at a time."""
+
+    def __init__(self, layer: Layer, target: Target) -> None:
+        super().__init__(layer, target, Form(4, "u8"), 16, apart=True)
+        self.groups = -(-layer.kernel[1] // 4)
+        self.share = (4 * self.groups - layer.kernel[1]) // layer.strides[1] + 1
+        self.tile = Tile(min(8, self.columns), 1)
+
+    @staticmethod
+    def fit(layer: Layer, target: Target) -> bool:
+        return form_of(target, layer.weights).kind == "u8" and layer.dilations == (1, 1)
+
+    def choice(self) -> Choice:
+        node = self.layer.node
+        return Choice(
+            f"{IntDepthwise.name}_u8_{self.tile.columns}", node, (self.layer.x,), self.packed,
+            self.render, lambda s: True, (self.header,), self.scratch,
+            node.op.macs(node) / 64,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        kh, kw = self.layer.kernel
+        blocks, width = self.image.blocks, self.groups * 4
+        full = np.zeros((blocks * 16, kh, self.share, width), np.int8)
+        for s in range(self.share):
+            first = s * self.layer.strides[1]
+            full[: self.channels, :, s, first : first + kw] = self.layer.weights[:, :, :, 0]
+        parts = full.reshape(blocks, 16, kh, self.share, self.groups, 4)
+        return (parts.transpose(0, 2, 3, 4, 1, 5).reshape(-1), *self.ends())
+
+    def render(self, r: Rendering) -> str:
+        w, bias = r.pointers[1:3]
+        i, t = self.image, self.layer
+        fields = (t.kernel[0], *t.strides, i.cols * 16, self.groups, self.share)
+        size = t.kernel[0] * self.share * self.groups * 64
+
+        def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            return (
+                f"of_depthwise_dot_tile(k, {t.width}, {r.dim(row)}, {r.dim(column)}, "
+                f"p + {r.dim(dims.mul(block, i.block))}, {w} + {r.dim(dims.mul(block, size))}, "
+                f"{bias} + {r.dim(dims.mul(block, 16))}, acc);"
+            )
+
+        head = f"const struct of_depthwise_dot k = {{{', '.join(map(str, fields))}}};\n"
+        return head + self.body(r, self.tile, call)
 
 
 class _Depthwise(IntKernel):
