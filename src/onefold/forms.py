@@ -561,6 +561,7 @@ def _report(
     out["steps"] = steps
     out["placement"] = list(backends)
     out["target"] = target.name
+    out["threads"] = max((f.get("threads", 1) for f in facts), default=1)
     return out
 
 

@@ -86,6 +86,9 @@ DUMP = _knob("ONEFOLD_DUMP", _folder, _NONE, "folder that receives the text form
 TESTDATA = _knob("ONEFOLD_TESTDATA", _folder, _NONE, "folder of test models and data")
 JOBS = _knob("ONEFOLD_JOBS", count(1, 1024), 0,
              "compiler processes at once (default: one per CPU that this process may use)")
+THREADS = _knob("ONEFOLD_THREADS", count(1, 256), 0,
+                "threads that calls of programs for several may run on, all calls together "
+                "(default: one per CPU that this process may use)")
 COMPILE_TIMEOUT = _knob("ONEFOLD_COMPILE_TIMEOUT", count(1, _EVERY), 600,
                         "seconds one compiler or linker run may take")
 EMULATOR_TIMEOUT = _knob("ONEFOLD_EMULATOR_TIMEOUT", count(1, _EVERY), 120,

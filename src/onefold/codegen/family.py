@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from onefold.codegen.team import Team
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node, Value
 from onefold.ir.scalar import Scalar
@@ -32,6 +33,7 @@ class Rendering:
     as C text of the accumulator, of type `Choice.node`'s compute type; dim: C text of a size.
     `out` is the pointer that store writes through, place(index) the position that it writes, and
     `blocked` tells whether the output has channel blocks, whose unused lanes want zeros.
+    `team`: the threads that may share the work; who does not ask it for a share computes all.
     """
 
     pointers: tuple[str, ...]
@@ -40,6 +42,7 @@ class Rendering:
     dim: Callable[[Dim], str]
     place: Callable[[Sequence[Dim]], Dim]
     blocked: bool
+    team: Team = field(default_factory=Team)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onefold.codegen.text import literal
 from onefold.codegen.tiles import Finish
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -21,7 +20,7 @@ from onefold.ops.quantized import BIAS, MULTIPLIER, W_ZERO, X_ZERO, Y_ZERO, QCon
 Pair = tuple[int, int]
 Index = Callable[[Dim, Dim, Dim, Dim], Sequence[Dim]]
 
-LARGEST_SCALE = 2.0**64  # of a sum: beyond, nothing but saturation is left
+FAR = 2.0**30  # scaled sums beyond it do not fit the conversion to i32
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,9 @@ class FixedPoint:
     def arrays(self) -> tuple[Array, ...]:
         return self.multiplier.astype(np.int32), self.shift.astype(np.int32)
 
-    def text(self, total: str, at: Sequence[str], lo: int, hi: int, zero: int) -> str:
-        fn = "multiply_by_quantized_multiplier_away" if self.once else "requantize"
-        value = f"of_{fn}_i32({total}, {at[0]}, {at[1]}) + {zero}"
-        low, high = literal(lo, dtypes.i32), literal(hi, dtypes.i32)
-        return f"of_min_i32(of_max_i32({value}, {low}), {high})"
+    def call(self, arrays: Sequence[str], layer: Layer) -> str:
+        ends = f"{int(self.once)}, {layer.lo}, {layer.hi}, {layer.zero_y}"
+        return f"of_end_fixed({{}}, {', '.join(arrays)}, {ends}, (uint8_t *)q);"
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,19 @@ class FloatScale:
 
     @property
     def refused(self) -> str:
-        if not np.all(np.abs(self.factor) <= LARGEST_SCALE):
+        if not np.all(np.isfinite(self.factor)):
             return "its factors are not finite"
         return ""
 
     def arrays(self) -> tuple[Array, ...]:
         return (self.factor.astype(np.float32),)
 
-    def text(self, total: str, at: Sequence[str], lo: int, hi: int, zero: int) -> str:
-        ends = (literal(lo - zero, dtypes.f32), literal(hi - zero, dtypes.f32))
-        return f"of_scale_i32({total}, {at[0]}, {ends[0]}, {ends[1]}) + {zero}"
+    def call(self, arrays: Sequence[str], layer: Layer) -> str:
+        total = np.abs(layer.weights.astype(np.int64)).reshape(len(layer.weights), -1).sum(axis=1)
+        most = total * 255.0 + (0 if layer.bias is None else np.abs(layer.bias.astype(np.float64)))
+        far = bool(np.any(most * np.abs(self.factor) > FAR))
+        ends = f"{int(far)}, {int(layer.dtype is dtypes.i8)}, {layer.lo}, {layer.hi}"
+        return f"of_end_scale({{}}, {', '.join(arrays)}, {ends}, {layer.zero_y}, (uint8_t *)q);"
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,19 @@ class Layer:
         span = (self.kernel[axis] - 1) * self.dilations[axis]
         return (outputs - 1) * self.strides[axis] + span + 1
 
-    def finish(self, names: Sequence[str], dim: Callable[[Dim], str]) -> Finish:
-        """names: of the arrays of the end, filled up to whole vectors."""
+    def finish(self, lanes: int, arrays: Sequence[str], dim: Callable[[Dim], str]) -> Finish:
+        """arrays: names of those of the end, filled up to whole vectors."""
         kind = self.dtype.ctype
 
-        def text(total: str, channel: Dim) -> tuple[list[str], str]:
-            at = [f"{a}[{dim(channel)}]" for a in names]
-            value = self.end.text(total, at, self.lo, self.hi, self.zero_y)
-            return [f"const {kind} r = ({kind})({value});"], "r"
+        def text(vectors: int, columns: int, block: Dim) -> tuple[list[str], str, int]:
+            at = dim(dims.mul(block, lanes))
+            call = self.end.call([f"{a} + {at}" for a in arrays], self)
+            room = -(-columns // 4) * 4
+            lines = [
+                f"{kind} q[{vectors * room * lanes}] __attribute__((aligned(64)));",
+                call.format(f"{columns}, {vectors}, acc"),
+            ]
+            return lines, "q", room
 
         return text
 

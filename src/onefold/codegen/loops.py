@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from onefold.codegen.team import Team, evenness, is_even
 from onefold.codegen.text import Scope, Writer, initial, loop, to_storage, update
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
@@ -15,6 +16,7 @@ from onefold.ir.types import TensorType
 
 SIMD = "OF_SIMD"
 LANE_LIMIT = 64  # sums that are made at once
+CUT = 16  # elements that lie next to each other are shared in multiples of so many
 
 
 def padded_channels(t: TensorType) -> Dim:
@@ -139,17 +141,19 @@ def nest(
     expr: TensorExpr,
     names: dict[int, str],
     start: Sequence[Dim] | None = None,
+    team: Team | None = None,
 ) -> Nest:
     """Loops that store `expr` into `out`, beginning at index `start` of it (for pieces).
 
-    names: id of value -> C pointer name. The values' types give the memory layouts.
+    names: id of value -> C pointer name. The values' types give the memory layouts. team: the
+    threads that share the loops.
     """
     lines: list[str] = []
     symbols: dict[str, Sym] = {}
     checked = False
     parts = parts_of(out.tensor, expr.shape, start, _block_read(expr))
     for part in parts:
-        one = _loops(out, expr if part.used else None, names, start, part)
+        one = _loops(out, expr if part.used else None, names, start, part, team or Team())
         lines += one.lines if len(parts) == 1 else ["{", *["  " + t for t in one.lines], "}"]
         symbols.update({s.name: s for s in one.symbols})
         checked |= one.checked
@@ -157,19 +161,22 @@ def nest(
 
 
 def unused_lanes(
-    out: Value, shape: Sequence[Dim], names: dict[int, str], start: Sequence[Dim] | None
-) -> Nest:
+    out: Value, shape: Sequence[Dim], names: dict[int, str], start: Sequence[Dim] | None,
+    team: Team,
+) -> Nest:  # fmt: skip
     """Loops that set to zero the lanes of channel blocks that hold no channel."""
     lanes = [p for p in parts_of(out.tensor, shape, start) if not p.used]
-    nests = [_loops(out, None, names, start, p) for p in lanes]
+    nests = [_loops(out, None, names, start, p, team) for p in lanes]
     symbols = {s.name: s for n in nests for s in n.symbols}
     lines = [line for n in nests for line in n.lines]
+    if team.parts > 1:
+        lines = ["{", *("  " + line for line in lines), "}"]
     return Nest(tuple(lines), tuple(symbols.values()), False)
 
 
 def _loops(
     out: Value, expr: TensorExpr | None, names: dict[int, str], start: Sequence[Dim] | None,
-    part: Part,
+    part: Part, team: Team,
 ) -> Nest:  # fmt: skip
     """One loop nest; no expression means zeros."""
 
@@ -193,14 +200,28 @@ def _loops(
     text = writer.value(value, scope)
     store = f"{names[id(out)]}[{writer.index(target(index), scope)}] = "
     body = [*scope.lines, store + to_storage(text, out.dtype) + ";"]
+    shared = shared_loop(loops[:-1] if lanes else loops, team.parts)
+    bounds: list[str] = []
     for k, c in enumerate(reversed(loops)):
-        body = loop(c.name, writer.index(_extent(c), scope), body)
+        extent = writer.index(_extent(c), scope)
+        if c is shared:
+            bounds = [team.bounds(extent, CUT if k == 0 else 1)]
+        body = loop(c.name, "to", body, "from") if c is shared else loop(c.name, extent, body)
         if k == 0:
             by_lane = bool(lanes) or (out.tensor.layout > 0 and c is part.counters[-1])
             body = [*lanes, *([SIMD] if by_lane else []), *body]
+    body = [*bounds, *body]
     bound = {c.name for c in loops} | _reduce_counters(value)
     symbols = tuple(s for n, s in sorted(writer.symbols.items()) if n not in bound)
     return Nest(tuple(body), symbols, writer.checked)
+
+
+def shared_loop(loops: Sequence[Sym], parts: int) -> Sym | None:
+    """The loop whose turns threads share: the outermost one that gives all of them work."""
+    if parts == 1 or not loops:
+        return None
+    even = [c for c in loops if is_even(_extent(c), parts)]
+    return even[0] if even else max(loops, key=lambda c: evenness(_extent(c), parts))
 
 
 def lane_sums(value: Scalar, lane: Sym, writer: Writer, scope: Scope) -> list[str]:

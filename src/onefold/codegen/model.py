@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
+from onefold.codegen.team import BYTES, HEADER
 from onefold.codegen.text import c_comment, c_name, dim_text
 from onefold.ir import dims
 from onefold.ir.dims import Sym
-from onefold.plan.program import AnyStep, Buffer, IfStep, Kernel, LoopStep, Program, Step
+from onefold.plan.program import AnyStep, Buffer, IfStep, Kernel, LoopStep, Program, Step, flat
 
 UNIT_KERNELS = 24  # kernels in one compile unit, so that units compile in parallel
 
@@ -48,7 +50,8 @@ def emit(program: Program, prefix: str, profile: bool = False) -> Sources:
         files[unit] = _unit(part, names)
         units.append(unit)
     files[f"{prefix}.h"] = header(program, prefix)
-    main = _Main(program, prefix, names, kernels if alone else [], profile)
+    kind = _Main if program.threads == 1 else _TeamMain
+    main = kind(program, prefix, names, kernels if alone else [], profile)
     files[f"{prefix}.c"] = main.text()
     units.insert(0, f"{prefix}.c")
     labels = (*(str(s.origin) or s.op for s in steps), "sizes and loops")
@@ -65,6 +68,8 @@ def _signature(k: Kernel, name: str, linkage: str) -> str:
     params += [f"ix {s}" for s in k.sizes] + [f"ix *o_{s}" for s in k.outs]
     if k.stops:
         params.append("int32_t *err")
+    if k.split:
+        params.append("struct of_part me")
     return f"{linkage}void {name}({', '.join(params) or 'void'})"
 
 
@@ -73,8 +78,8 @@ def _definition(k: Kernel, name: str, linkage: str) -> str:
     return f"{_signature(k, name, linkage)} {{\n{body}\n}}\n"
 
 
-def _includes(kernels: Sequence[Kernel]) -> str:
-    extra = sorted({i for k in kernels for i in k.includes})
+def _includes(kernels: Sequence[Kernel], *more: str) -> str:
+    extra = sorted({*more, *(i for k in kernels for i in k.includes)})
     return "".join(f'#include "{i}"\n' for i in ["of_program.h", *extra])
 
 
@@ -123,7 +128,25 @@ def header(program: Program, prefix: str) -> str:
         "                  const void *const *inputs, void *const *outputs, int64_t *dims);",
         "",
     ]
+    if program.threads > 1:
+        lines += [_threads_header(program, prefix), ""]
     return "\n".join(lines)
+
+
+def _threads_header(program: Program, prefix: str) -> str:
+    up = prefix.upper()
+    return f"""\
+// The same on {program.threads} threads, which are yours. A team is {up}_TEAM_BYTES of memory,
+// aligned to 64 and zeroed; helpers are threads that call {prefix}_work(team, part),
+// part = 1 to {program.threads - 1}, which returns after {prefix}_end(team). Without a call to help
+// with, they sleep. A call takes the helpers that are there, and does without them while another
+// call has them. Any number of models may share a team and its helpers.
+#define {up}_THREADS {program.threads}
+#define {up}_TEAM_BYTES {BYTES}
+int32_t {prefix}_run_team(void *team, {_arena_parameter(program)}, const void *weights, void *state,
+                  const void *const *inputs, void *const *outputs, int64_t *dims);
+void {prefix}_work(void *team, int32_t part);
+void {prefix}_end(void *team);"""
 
 
 def _arena_parameter(program: Program) -> str:
@@ -143,6 +166,8 @@ def _arena_pointers(program: Program) -> str:
 class _Main:
     """Text of the file with the run function."""
 
+    headers: tuple[str, ...] = ()
+
     def __init__(
         self, program: Program, prefix: str, names: Names, kernels: Sequence[Kernel],
         profile: bool,
@@ -151,11 +176,12 @@ class _Main:
         self.profile = profile
         self.number = 0
         self.total = sum(1 for _ in program.flat())
+        self.bad_size = f"{1 + 16 * self.total} + OF_BAD_SIZE"
 
     def text(self) -> str:
         p = self.program
         top = f"// {c_comment(p.name)}"
-        out = [top, _includes(self.kernels), f'#include "{self.prefix}.h"', ""]
+        out = [top, _includes(self.kernels, *self.headers), f'#include "{self.prefix}.h"', ""]
         for kernel, name in self.names.names.items():
             if kernel in self.kernels:
                 out.append(_definition(kernel, name, "static "))
@@ -168,37 +194,49 @@ class _Main:
                 f"OF_PUBLIC uint64_t *{self.prefix}_ticks(void) {{\n"
                 f"  ticks[{self.total}] = of_tick();\n  return ticks;\n}}\n"
             )
-        out.append(
-            f"OF_PUBLIC int32_t {self.prefix}_run({_arena_parameter(p)}, const void *weights,"
-            " void *state,\n"
+        out += self.run()
+        out += self._state_init()
+        return "\n".join(out)
+
+    def run(self) -> list[str]:
+        """The function that runs the program."""
+        return [
+            f"OF_PUBLIC int32_t {self.prefix}_run({_arena_parameter(self.program)}, "
+            "const void *weights, void *state,\n"
             "    const void *const *inputs, void *const *outputs, int64_t *dims) {\n"
-            f"{_arena_pointers(p)}  const uint8_t *const w = weights;\n"
+            f"{_arena_pointers(self.program)}  const uint8_t *const w = weights;\n"
             "  uint8_t *const s = state;\n  int32_t err = 0;\n"
-            "  (void)a, (void)w, (void)s, (void)inputs, (void)outputs, (void)dims, (void)err;"
-        )
+            "  (void)a, (void)w, (void)s, (void)inputs, (void)outputs, (void)dims, (void)err;",
+            *self.sizes(), *self.block(self.program.steps, "  "), *self.give_sizes("  "),
+            "  return 0;\n}\n",
+        ]  # fmt: skip
+
+    def sizes(self) -> list[str]:
+        """Statements that declare the sizes, given and found, and check the given ones."""
+        out: list[str] = []
+        p = self.program
         for k, d in enumerate(p.dims):
             out.append(f"  const ix {d.name} = dims[{k}];")
             out.append(
                 f"  if ({d.name} < {dim_text(d.lo)} || {d.name} > {dim_text(d.hi)}) "
-                f"return {1 + 16 * self.total} + OF_BAD_SIZE;"
+                f"return {self.bad_size};"
             )
         for d in p.dims:
             if d.name in p.grown:
                 text = dim_text(p.grown[d.name])
-                failed = f"{1 + 16 * self.total} + OF_BAD_SIZE"
-                out.append(f"  if ({text} > {dim_text(d.hi)}) return {failed};")
-        out += [f"  ix {d.name} = 0;" for d in p.found]
-        out += self.block(p.steps, "  ")
-        for k, d in enumerate(p.found):
-            out.append(f"  dims[{len(p.dims) + k}] = {d.name};")
+                out.append(f"  if ({text} > {dim_text(d.hi)}) return {self.bad_size};")
+        return [*out, *(f"  ix {d.name} = 0;" for d in p.found)]
+
+    def give_sizes(self, pad: str) -> list[str]:
+        """Statements that write the sizes that the caller receives."""
+        p = self.program
+        out = [f"{pad}dims[{len(p.dims) + k}] = {d.name};" for k, d in enumerate(p.found)]
         grown = p.grown
         for k, d in enumerate(p.dims):
             if d.name in grown:
                 size = dim_text(grown[d.name])
-                out.append(f"  dims[{k}] = {size};  // size of a state, from now on")
-        out.append("  return 0;\n}\n")
-        out += self._state_init()
-        return "\n".join(out)
+                out.append(f"{pad}dims[{k}] = {size};  // size of a state, from now on")
+        return out
 
     def _state_init(self) -> list[str]:
         p = self.program
@@ -259,12 +297,18 @@ class _Main:
         comment = f"  // {c_comment(str(s.origin), 60)} -> {c_comment(shape, 50)}"
         if s.kernel.stops:
             args.append("&err")
+        if s.kernel.split:
+            args.append("me")
         lines = [f"{self.names.names[s.kernel]}({', '.join(args)});{comment}"]
         if self.profile:
             lines = [f"ticks[{number}] -= of_tick();", *lines, f"ticks[{number}] += of_tick();"]
         if s.kernel.stops:
-            lines.append(f"if (err) return {1 + 16 * number} + err;")
+            lines.append(f"if (err) {self.leave(f'{1 + 16 * number} + err')}")
         return lines
+
+    def leave(self, code: str) -> str:
+        """The statement that ends the program with an error."""
+        return f"return {code};"
 
     def _if(self, s: IfStep, pad: str) -> list[str]:
         inner = pad + "  "
@@ -277,6 +321,18 @@ class _Main:
     def _sizes(self, sizes: Sequence[tuple[Sym, dims.Dim]], pad: str) -> list[str]:
         return [f"{pad}{s.name} = {dim_text(d)};" for s, d in sizes]
 
+    def decided(self, pad: str) -> list[str]:
+        """What stands behind a decision by what lies in memory."""
+        return []
+
+    def guard(self, cond: str, pad: str) -> tuple[str, list[str]]:
+        """What keeps a loop going: text in its head, statements at the start of its body."""
+        return f" && {cond}", []
+
+    def written(self, line: str, pad: str) -> list[str]:
+        """A statement that writes what others read."""
+        return [pad + line]
+
     def _loop(self, s: LoopStep, pad: str) -> list[str]:
         inner = pad + "  "
         turn = f"turn{self.number}"
@@ -284,17 +340,20 @@ class _Main:
             limit = f"*{self.pointer(s.trips, 'int64_t', True)}"
         else:
             limit = "INT64_MAX" if s.trips is None else dim_text(s.trips)
-        out = [f"{pad}const int64_t {turn}_end = {limit};"]
-        guard = "" if s.cond is None else f" && *{self.pointer(s.cond, 'bool', True)}"
+        out = [f"{pad}const int64_t {turn}_end = {limit};", *self.decided(pad)]
+        cond = "" if s.cond is None else f"*{self.pointer(s.cond, 'bool', True)}"
+        guard, first = self.guard(cond, inner) if cond else ("", [])
         out.append(
             f"{pad}for (int64_t {turn} = 0; {turn} < {turn}_end{guard}; {turn}++) {{"
             f"  // {c_comment(str(s.origin))}"
         )
+        out += first
         if s.limit < 1 << 62:
             failed = f"{1 + 16 * self.total} + OF_LOOP_LIMIT"
-            out.append(f"{inner}if ({turn} >= {s.limit}) return {failed};")
+            out.append(f"{inner}if ({turn} >= {s.limit}) {self.leave(failed)}")
         if s.counter is not None:
-            out.append(f"{inner}*{self.pointer(s.counter, 'int64_t', False)} = {turn};")
+            counter = f"*{self.pointer(s.counter, 'int64_t', False)} = {turn};"
+            out += self.written(counter, inner)
         if s.turns is not None:
             out.append(f"{inner}{s.turns.name} = {turn};")
         start = [f"{inner}ix next_{k.name};" for k, _, _ in s.sizes]
@@ -307,3 +366,142 @@ class _Main:
         if s.turns is not None:
             before.append(f"{pad}{s.turns.name} = 0;")
         return [*before, *out, pad + "}"]
+
+
+WAIT = "if (of_wait(me)) return 0;"
+
+
+class _TeamMain(_Main):
+    """The same for several threads, each of which runs all of the steps: it computes its share of
+    those that are split, and part 0 computes the others. Who reads what another has written, or
+    writes what another has read, waits in between; everyone takes the same way through branches
+    and loops."""
+
+    headers = (HEADER,)
+
+    def __init__(
+        self, program: Program, prefix: str, names: Names, kernels: Sequence[Kernel],
+        profile: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(program, prefix, names, kernels, profile)
+        self.alone = False  # whether only part 0 gets to the text that is being written
+        self.left = False  # whether that text may end the program
+        self.places = 0  # names made so far
+        self.found = {s.name: k for k, s in enumerate(program.found)}
+
+    def run(self) -> list[str]:
+        p, name = self.program, self.prefix
+        arena = "arena" if len(p.arenas) <= 1 else "arenas"
+        given = f"{_arena_parameter(p)}, const void *weights, void *state"
+        ports = "const void *const *inputs, void *const *outputs, int64_t *dims"
+        names = f"{arena}, weights, state, inputs, outputs, dims"
+        fields = "; ".join(f"{given}, {ports}".split(", "))
+        found = f" ix found[{len(p.found)}];" if p.found else ""
+        head = self.sizes()
+        steps = self.block(p.steps, "  ")
+        sizes = self.give_sizes("    ")
+        if not sizes and steps[-1] == "  " + WAIT:
+            steps.pop()  # who runs the steps waits at their end
+        star = "void *const" if len(p.arenas) <= 1 else "void *const *const"
+        return [
+            f"struct {name}_call {{ {fields};{found} }};\n"
+            f"_Static_assert(sizeof(struct of_team) <= {name.upper()}_TEAM_BYTES,"
+            ' "room for a team");\n',
+            f"static int32_t {name}_steps(void *call, struct of_part me) {{\n"
+            f"  struct {name}_call *const c = call;\n  {star} {arena} = c->{arena};\n"
+            "  const void *const *const inputs = c->inputs;\n"
+            "  void *const *const outputs = c->outputs;\n  int64_t *const dims = c->dims;\n"
+            f"{_arena_pointers(p)}  const uint8_t *const w = c->weights;\n"
+            "  uint8_t *const s = c->state;\n  int32_t err = 0;\n"
+            "  (void)a, (void)w, (void)s, (void)inputs, (void)outputs, (void)dims, (void)err;",
+            *head, *steps,
+            *(["  if (me.part == 0) {", *sizes, "  }"] if sizes else []),
+            "  return 0;\n}\n",
+            f"OF_PUBLIC int32_t {name}_run_team(void *team, {given},\n    {ports}) {{\n"
+            f"  struct {name}_call c = {{{names}}};\n"
+            f"  return of_run(team, {p.threads}, {name}_steps, &c);\n}}\n",
+            f"OF_PUBLIC int32_t {name}_run({given},\n    {ports}) {{\n"
+            f"  return {name}_run_team(0, {names});\n}}\n",
+            f"OF_PUBLIC void {name}_work(void *team, int32_t part) {{ of_work(team, part); }}",
+            f"OF_PUBLIC void {name}_end(void *team) {{ of_end(team); }}\n",
+        ]  # fmt: skip
+
+    def block(self, steps: Sequence[AnyStep], pad: str) -> list[str]:
+        if self.alone:
+            return super().block(steps, pad)
+        out: list[str] = []
+        for shared, group in groupby(steps, _is_shared):
+            some = list(group)
+            out += super().block(some, pad) if shared else self._one(some, pad)
+        return out
+
+    def _one(self, steps: Sequence[AnyStep], pad: str) -> list[str]:
+        """Steps that part 0 computes for everyone."""
+        self.places += 1
+        self.alone, self.left = True, False
+        body = self.block(steps, pad + "  ")
+        self.alone = False
+        found = sorted({(self.found[s.name], s.name) for s in _found_by(steps)})
+        body += [f"{pad}  c->found[{k}] = {name};" for k, name in found]
+        body += [f"{pad} over{self.places}:;"] if self.left else []
+        learned = [f"{pad}{name} = c->found[{k}];" for k, name in found]
+        return [f"{pad}if (me.part == 0) {{", *body, f"{pad}}}", pad + WAIT, *learned]
+
+    def call(self, s: Step) -> list[str]:
+        if self.alone:
+            return super().call(s)
+        number, profile, self.profile = self.number, self.profile, False
+        lines = [*super().call(s), WAIT]
+        self.profile = profile
+        if profile:
+            first, last = (f"if (me.part == 0) ticks[{number}] {op}= of_tick();" for op in "-+")
+            lines = [first, *lines, last]
+        return lines
+
+    def leave(self, code: str) -> str:
+        if not self.alone:
+            return f"of_stop(me, {code});"
+        self.left = True
+        return f"{{ of_stop(me, {code}); goto over{self.places}; }}"
+
+    def decided(self, pad: str) -> list[str]:
+        return [] if self.alone else [pad + WAIT]
+
+    def guard(self, cond: str, pad: str) -> tuple[str, list[str]]:
+        if self.alone:
+            return super().guard(cond, pad)
+        return "", [f"{pad}const bool go = {cond};", *self.decided(pad), f"{pad}if (!go) break;"]
+
+    def written(self, line: str, pad: str) -> list[str]:
+        return [pad + line] if self.alone else [f"{pad}if (me.part == 0) {line}", pad + WAIT]
+
+    def _if(self, s: IfStep, pad: str) -> list[str]:
+        if self.alone:
+            return super()._if(s, pad)
+        self.places += 1
+        name, inner = f"if{self.places}", pad + "  "
+        out = [f"{pad}const bool {name} = *{self.pointer(s.cond, 'bool', True)};"]
+        out += [*self.decided(pad), f"{pad}if ({name}) {{  // {c_comment(str(s.origin))}"]
+        out += self.block(s.then, inner) + self._sizes(s.then_sizes, inner)
+        out.append(f"{pad}}} else {{")
+        out += self.block(s.otherwise, inner) + self._sizes(s.otherwise_sizes, inner)
+        return [*out, pad + "}"]
+
+
+def _is_shared(s: AnyStep) -> bool:
+    """Whether a step, or one inside of it, is split."""
+    return any(inner.kernel.split for inner in flat([s]))
+
+
+def _found_by(steps: Sequence[AnyStep]) -> Iterator[Sym]:
+    """The sizes that are known after these steps."""
+    for s in steps:
+        if isinstance(s, Step):
+            yield from s.outs
+        elif isinstance(s, IfStep):
+            yield from (k for k, _ in (*s.then_sizes, *s.otherwise_sizes))
+            yield from _found_by([*s.then, *s.otherwise])
+        else:
+            yield from (k for k, _, _ in s.sizes)
+            yield from () if s.turns is None else (s.turns,)
+            yield from _found_by(s.body)

@@ -367,6 +367,6 @@ def update(s: Reduce, name: str, text: str) -> str:
     return f"{name} = {name} {'&&' if s.kind == 'and' else '||'} {text};"
 
 
-def loop(name: str, extent: str, body: Sequence[str]) -> list[str]:
+def loop(name: str, extent: str, body: Sequence[str], first: str = "0") -> list[str]:
     inner = ["  " + line for line in body]
-    return [f"for (ix {name} = 0; {name} < {extent}; {name}++) {{", *inner, "}"]
+    return [f"for (ix {name} = {first}; {name} < {extent}; {name}++) {{", *inner, "}"]

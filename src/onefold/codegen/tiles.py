@@ -165,8 +165,10 @@ Call = Callable[[int, Run, Dim, Dim, Dim, Dim], str]
 """Text of the kernel call that fills `acc`: (vectors, run, batch, block, row, column)."""
 
 
-Finish = Callable[[str, Dim], tuple[list[str], str]]
-"""What stands between a sum and the result: (sum, channel) -> statements, name of the result."""
+Finish = Callable[[int, int, Dim], tuple[list[str], str, int]]
+"""What stands between the sums of a tile and its results: (vectors, columns, block) -> statements
+that make an array [vectors][columns][lanes] of results from `acc`, its name, and columns that it
+has room for."""
 
 
 @dataclass(frozen=True)
@@ -220,27 +222,31 @@ class Tiling:
             f"{self.ctype} acc[{size}] __attribute__((aligned(64)));",
             self.call(g.vectors, r, n, block, row, column),
         ]
+        acc, pitch = "acc", r.width
+        if self.finish:
+            more, acc, pitch = self.finish(g.vectors, r.width, block)
+            lines += more
         full = g.vectors if g.tail == self.plane.lanes else g.vectors - 1
-        if full:
-            lines += self._store(r, (0, full), self.plane.lanes, n, block, row, column)
-        if full < g.vectors:
-            lines += self._store(r, (full, 1), g.tail, n, block, row, column)
+        for vectors, used in (((0, full), self.plane.lanes), ((full, g.vectors - full), g.tail)):
+            if vectors[1]:
+                at = (n, block, row, column)
+                lines += self._store(r, vectors, used, (acc, pitch), *at)
         return ["{", *["  " + line for line in lines], "}"]
 
     def _store(
-        self, r: Run, vectors: tuple[int, int], used: int, n: Dim, block: Dim, row: Dim, column: Dim
-    ) -> list[str]:
-        """Finishes `vectors` (first, count) of the tile, `used` lanes of each."""
+        self, r: Run, vectors: tuple[int, int], used: int, acc: tuple[str, int],
+        n: Dim, block: Dim, row: Dim, column: Dim,
+    ) -> list[str]:  # fmt: skip
+        """Stores `vectors` (first, count) of the tile, `used` lanes of each; acc: the array of sums
+        or results, and the columns that it has room for."""
         p, first, lanes = self.plane, vectors[0], self.plane.lanes
         b, t, lane = counter(vectors[1], "i"), counter(r.width, "i"), counter(used, "i")
         at = dims.add(dims.add(block, first), _at(b))
         channel = dims.add(dims.mul(at, lanes), _at(lane))
         index = p.index(n, channel, row, dims.add(column, _at(t)))
-        where = dims.add(dims.mul(dims.add(_at(b), first), r.width), _at(t))
+        where = dims.add(dims.mul(dims.add(_at(b), first), acc[1]), _at(t))
         where = dims.add(dims.mul(where, lanes), _at(lane))
-        total = f"acc[{self.render.dim(where)}]"
-        first_lines, total = self.finish(total, channel) if self.finish else ([], total)
-        body = [*first_lines, *self.render.store(index, total)]
+        body = self.render.store(index, f"{acc[0]}[{self.render.dim(where)}]")
         for k, c in enumerate((lane, t, b)):
             if c.extent != 1:
                 body = [("OF_SIMD" if k == 0 else "OF_UNROLL"), *self._loop(c, body)]

@@ -98,7 +98,9 @@ class Code:
 
     The text is a function body: x0, x1, ... point at the inputs (storage types), y0, ... at the
     outputs, `s` at `scratch` bytes; sizes are written through `Lowering.dim`. `stop(reason)` ends
-    the program with an error; includes name headers of `onefold/kernels`.
+    the program with an error; includes name headers of `onefold/kernels`. Where `turns` is not
+    empty, the body is the loop `turns("0", turns)` with what it declares before, and its turns may
+    run in any order and at once.
     """
 
     text: str
@@ -106,6 +108,12 @@ class Code:
     scratch: Dim = 0
     stops: bool = False  # may end the program with an error
     inplace: tuple[tuple[int, int], ...] = ()  # (output, input) that may share memory
+    turns: str = ""
+
+
+def turns(first: str, end: str) -> str:
+    """The head of the loop of a `Code` whose turns are independent of each other."""
+    return f"for (ix o = {first}; o < {end}; o++)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from onefold.ir.dtypes import DType
 from onefold.ir.graph import Node
 from onefold.ir.scalar import Inside, Scalar, TensorExpr
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowering, Op, Refusal, axis_of, operator
+from onefold.ops.base import Case, Code, Lowering, Op, Refusal, axis_of, operator, turns
 from onefold.ops.elementwise import tensor
 from onefold.ops.scan import rows
 from onefold.ops.softmax import lane_fold
@@ -103,11 +103,11 @@ class RowNorm(Op):
             stats = "\n  ".join(k.store(i + 1, "o", v) for i, v in enumerate(both))
         text = f"""
 const ix row = {k.dim(row)};
-for (ix o = 0; o < {k.dim(outer)}; o++) {{{moments(k, self.epsilon, self.centred)}
+{turns("0", k.dim(outer))} {{{moments(k, self.epsilon, self.centred)}
   for (ix j = 0; j < row; j++) {k.store(0, "o * row + j", last)}
   {stats}
 }}"""
-        return Code(text, inplace=((0, 0),))
+        return Code(text, inplace=((0, 0),), turns=k.dim(outer))
 
 
 NORM_CASES: tuple[Case, ...] = (
@@ -187,9 +187,10 @@ class GroupNormalization(Op):
         size = dims.product(t.shape[2:])
         at = "g" if self.per_group else "g * each + n"
         x = k.load(0, "o * row + n * size + j")
+        outer = f"{k.dim(t.shape[0])} * {groups}"
         text = f"""
 const ix each = {k.dim(each)}, size = {k.dim(size)}, row = each * size;
-for (ix o = 0; o < {k.dim(t.shape[0])} * {groups}; o++) {{
+{turns("0", outer)} {{
   const ix g = o % {groups};{moments(k, self.epsilon)}
   for (ix n = 0; n < each; n++) {{
     const {c} scale = {k.load(1, at)} * inv;
@@ -198,7 +199,7 @@ for (ix o = 0; o < {k.dim(t.shape[0])} * {groups}; o++) {{
                                            f"({x} - mean) * scale + shift")}
   }}
 }}"""
-        return Code(text, inplace=((0, 0),))
+        return Code(text, inplace=((0, 0),), turns=outer)
 
 
 @operator

@@ -17,7 +17,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dtypes import DType
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowering, Op, Refusal, axis_of, operator
+from onefold.ops.base import Case, Code, Lowering, Op, Refusal, axis_of, operator, turns
 from onefold.ops.elementwise import tensor
 from onefold.ops.formats import OnnxNode
 from onefold.ops.scan import rows
@@ -141,12 +141,14 @@ class Smooth(Exponential):
             last = "e[j] * part"
         text = f"""
 const ix row = {many};
-for (ix o = 0; o < {k.dim(outer)}; o++) {{
+{turns("0", k.dim(outer))} {{
   {e}{top}{middle}
   for (ix j = 0; j < row; j++) {k.store(0, "o * row + j", last)}
 }}"""
         scratch = 0 if wide or self.log else dims.mul(n, kind.bytes)
-        return Code(text, scratch=scratch, inplace=((0, 0),))
+        return Code(
+            text, scratch=scratch, inplace=((0, 0),), turns="" if scratch else k.dim(outer)
+        )
 
     def _strided(self, k: Lowering, outer: dims.Dim, n: dims.Dim, inner: dims.Dim) -> Code:
         kind = k.y().dtype.compute
@@ -160,7 +162,7 @@ for (ix o = 0; o < {k.dim(outer)}; o++) {{
         place = f"const ix p = (o * {k.dim(n)} + r) * {k.dim(inner)} + j;"
         each = f"for (ix r = 0; r < {k.dim(n)}; r++)\n      for (ix j = at; j < end; j++) {{"
         text = f"""
-for (ix o = 0; o < {k.dim(outer)}; o++) {{
+{turns("0", k.dim(outer))} {{
   for (ix at = 0; at < {k.dim(inner)}; at += 64) {{
     const ix end = of_min_ix(at + 64, {k.dim(inner)});
     {c} top[64], total[64];
@@ -180,7 +182,7 @@ for (ix o = 0; o < {k.dim(outer)}; o++) {{
       }}
   }}
 }}"""
-        return Code(text, inplace=((0, 0),))
+        return Code(text, inplace=((0, 0),), turns=k.dim(outer))
 
 
 @operator

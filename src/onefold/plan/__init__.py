@@ -21,7 +21,7 @@ def plan(graph: Graph, target: Target, options: Options = Options()) -> Program:
     with defects("planning"):
         program, assembler = assemble(graph, KernelChoice(target, options))
         arrange(program, assembler.drafts)
-        assembler.render(program.steps)
+        assembler.render(program)
         place(program, target)
     check_size(program)
     events.emit("plan", program=program, assembler=assembler)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from onefold.codegen.family import Choice, KernelChoice
+from onefold.codegen.team import WORTH_ALL
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Graph, Node, Origin, Value
@@ -16,15 +17,13 @@ from onefold.plan.program import (
     EMPTY,
     AnyStep,
     Buffer,
-    IfStep,
-    LoopStep,
     Port,
     Program,
     Recipe,
     Step,
     byte_size,
 )
-from onefold.plan.render import Draft, render
+from onefold.plan.render import Draft, cycles, render
 from onefold.plan.schedule import Lowerings, generic_index
 
 HELD = 1 << 24  # packed weights from this size on are made again when they are written
@@ -284,16 +283,19 @@ class Assembler:
 
         return assemble_region(self, n)
 
-    def render(self, steps: Sequence[AnyStep]) -> None:
+    def render(self, program: Program) -> None:
         """Write the kernels, once it is known which buffers are one."""
-        for s in steps:
-            if isinstance(s, Step):
-                render(s, self.drafts[id(s)])
-            elif isinstance(s, IfStep):
-                self.render(s.then)
-                self.render(s.otherwise)
-            elif isinstance(s, LoopStep):
-                self.render(s.body)
+        threads = self.kernels.options.threads
+        for s in program.flat():
+            render(s, self.drafts[id(s)], threads)
+        if threads == 1:
+            return
+        shared = [s for s in program.flat() if s.kernel.split]
+        if sum(cycles(self.drafts[id(s)]) for s in shared) >= WORTH_ALL:
+            program.threads = threads
+            return
+        for s in shared:
+            render(s, self.drafts[id(s)])
 
 
 def _absorbed(node: Node, low: Lowerings, first: Value | None) -> list[Node]:

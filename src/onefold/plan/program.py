@@ -70,7 +70,8 @@ class Param:
 class Kernel:
     """A C function: equal text is one function, however many steps call it.
 
-    pointers and sizes are its parameters in order; outs are sizes that it finds out itself.
+    pointers and sizes are its parameters in order; outs are sizes that it finds out itself. split:
+    it computes the share of the part `me` of the threads.
     """
 
     params: tuple[Param, ...]
@@ -79,6 +80,7 @@ class Kernel:
     body: str
     includes: tuple[str, ...] = ()
     stops: bool = False
+    split: bool = False
 
 
 EMPTY = Kernel((), (), (), "")  # before a step is rendered
@@ -164,6 +166,7 @@ class Program:
     weights_bytes: int = 0
     state_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+    threads: int = 1
 
     @property
     def arena_algorithm(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onefold.codegen.family import Choice, Rendering
 from onefold.codegen.loops import (
@@ -14,13 +14,15 @@ from onefold.codegen.loops import (
     places_in,
     unused_lanes,
 )
+from onefold.codegen.team import HEADER, Team, parts_for
 from onefold.codegen.text import Scope, Writer, dim_text, to_storage
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Node, Value
 from onefold.ir.scalar import TensorExpr
-from onefold.ops.base import Code, Lowering
+from onefold.ops.base import Code, Lowering, turns
 from onefold.plan.program import Buffer, Kernel, Param, Step
+from onefold.plan.schedule import element_cost
 
 
 @dataclass
@@ -66,14 +68,33 @@ class Pointers:
         return self.names[where]
 
 
-def render(step: Step, draft: Draft) -> None:
-    """Give the step its kernel and arguments."""
+LANES = 4  # elements that a loop nest computes at once, on average: not all are vectorised
+CODE = 2  # cycles for an element of the result of a `Code`, if it may be split
+
+
+def cycles(draft: Draft) -> float:
+    """An estimate of how long a step takes on one thread."""
+    if draft.choice is not None:
+        return draft.choice.cost
     if draft.code is not None:
-        _render_code(step, draft)
+        return CODE * dims.upper(draft.out.tensor.size)
+    assert draft.expr is not None
+    size = dims.upper(dims.product(draft.expr.shape))
+    return size * max(element_cost(draft.expr), 1.0) / LANES
+
+
+def render(step: Step, draft: Draft, threads: int = 1) -> None:
+    """Give the step its kernel and arguments; so many threads may share its work."""
+    team = Team(parts_for(cycles(draft), threads))
+    if draft.code is not None:
+        _render_code(step, draft, team)
     elif draft.choice is not None:
-        _render_choice(step, draft)
+        _render_choice(step, draft, team)
     else:
-        _render_nest(step, draft)
+        _render_nest(step, draft, team)
+    if team.used:
+        k = step.kernel
+        step.kernel = replace(k, split=True, includes=(*k.includes, HEADER))
 
 
 def _finish(
@@ -99,16 +120,16 @@ def _names(draft: Draft, p: Pointers) -> dict[int, str]:
     return names
 
 
-def _render_nest(step: Step, draft: Draft) -> None:
+def _render_nest(step: Step, draft: Draft, team: Team) -> None:
     assert draft.expr is not None
     p = Pointers(step.writes)
     names = _names(draft, p)
-    n = nest(draft.out, draft.expr, names, draft.start)
+    n = nest(draft.out, draft.expr, names, draft.start, team)
     draft.expr._cache.clear()
     _finish(step, draft, p, n.symbols, "\n".join(n.lines), (), n.checked)
 
 
-def _render_choice(step: Step, draft: Draft) -> None:
+def _render_choice(step: Step, draft: Draft, team: Team) -> None:
     choice, expr = draft.choice, draft.expr
     assert choice is not None and expr is not None
     p = Pointers(step.writes)
@@ -151,11 +172,12 @@ def _render_choice(step: Step, draft: Draft) -> None:
     blocked = t.layout > 0 and padded_channels(t) != t.shape[1]
     body = choice.render(
         Rendering(
-            tuple(kernel_ptrs), names[id(draft.out)], store, dim, where, blocked and choice.blocks
+            tuple(kernel_ptrs), names[id(draft.out)], store, dim, where,
+            blocked and choice.blocks, team,
         )
     )
     if blocked and not choice.blocks:
-        rest = unused_lanes(draft.out, expr.shape, names, draft.start)
+        rest = unused_lanes(draft.out, expr.shape, names, draft.start, team)
         note(rest.symbols)
         body = "\n".join([body, *rest.lines])
     body = "\n".join(canonical(body.split("\n")))
@@ -163,7 +185,7 @@ def _render_choice(step: Step, draft: Draft) -> None:
     _finish(step, draft, p, list(symbols.values()), body, choice.includes, checked)
 
 
-def _render_code(step: Step, draft: Draft) -> None:
+def _render_code(step: Step, draft: Draft, team: Team) -> None:
     code, k, node = draft.code, draft.lowering, draft.node
     assert code is not None and k is not None and node is not None
     params: list[Param] = []
@@ -182,8 +204,12 @@ def _render_code(step: Step, draft: Draft) -> None:
         add(f"y{i}", draft.outs[i], v.dtype.ctype, False)
     if draft.scratch is not None:
         add("s", draft.scratch, "uint8_t", False)
+    text = code.text.strip("\n")
+    if code.turns and team.parts > 1:
+        head, tail = text.split(turns("0", code.turns))
+        text = f"{team.bounds(code.turns)}\n{head}{turns('from', 'to')}{tail}"
     step.kernel = Kernel(
-        tuple(params), tuple(sorted(k.symbols)), tuple(sorted(k.written)), code.text.strip("\n"),
+        tuple(params), tuple(sorted(k.symbols)), tuple(sorted(k.written)), text,
         code.includes, code.stops,
     )  # fmt: skip
     step.args = tuple(args)

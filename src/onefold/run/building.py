@@ -117,10 +117,12 @@ def manifest(program: Program, sources: Sources, target: Target) -> dict[str, An
         "labels": list(sources.labels),
         "steps": [
             {"op": s.op, "origin": str(s.origin), "macs": s.macs, "algorithm": s.algorithm,
+             "threads": program.threads if s.kernel.split else 1,
              "bytes": sum(b.bytes for b in (*s.reads, *s.writes))}
             for s in program.flat()
         ],
         "notes": program.notes,
+        "threads": program.threads,
     }  # fmt: skip
 
 

@@ -9,6 +9,13 @@ The return value is 0, or `1 + 16 * step + reason` with a reason of `REASONS`.  
 `weights` and `state` are aligned to 64 bytes; `dims` holds the run-time dimensions, given and
 written back.  The function keeps nothing between calls outside of `state`, so that one library
 serves any number of threads, each call with its own arena.  ctypes releases the GIL meanwhile.
+
+A program for several threads also has
+
+    int32_t PREFIX_run_team(void *team, ... the same ...);
+    void PREFIX_work(void *team, int32_t part);
+
+where PREFIX_work is what the other threads of a team are in, and PREFIX_run is without them.
 """
 
 from __future__ import annotations
@@ -19,11 +26,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onefold.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from onefold.run.team import Team
 
 ALIGN = 64
 
@@ -41,11 +51,15 @@ class Library:
     Raises `RunError` when the file cannot be loaded or has no such entry.
     """
 
-    def __init__(self, path: Path, prefix: str, steps: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: Path, prefix: str, steps: Sequence[str] = (), threads: int = 1
+    ) -> None:
         self.path, self.prefix, self.steps = path, prefix, tuple(steps)
+        self.threads = threads
         try:
             self._handle = ctypes.CDLL(str(path), mode=ctypes.RTLD_LOCAL)
-            self.run = self._handle[f"{prefix}_run"]
+            self.run = self._handle[f"{prefix}_run{'_team' if threads > 1 else ''}"]
+            self.work = self._handle[f"{prefix}_work"] if threads > 1 else None
         except (OSError, AttributeError) as error:
             raise RunError("the compiled program cannot be loaded", where=path.name,
                            why=str(error), kind=RunError.LOAD) from error
@@ -145,7 +159,7 @@ class Call:
     """
 
     __slots__ = ("_arguments", "_input_arrays", "_inputs", "_library", "_output_arrays",
-                 "_outputs", "_owners", "_run", "arena", "dims")
+                 "_outputs", "_owners", "_run", "_team", "arena", "dims")
 
     def __init__(self, library: Library, arena: Block, weights: Weights, state: Block | None,
                  inputs: Sequence[Array], outputs: Sequence[Array],
@@ -158,8 +172,15 @@ class Call:
         self._outputs = (ctypes.c_void_p * max(len(outputs), 1))(
             *(address(a, write=True) for a in outputs))
         self.dims = (ctypes.c_int64 * max(len(dims), 1))(*dims)
+        self._team: Team | None = None
+        first: tuple[ctypes.c_void_p, ...] = ()
+        if library.threads > 1:
+            from onefold.run.team import TEAM
+
+            self._team = TEAM
+            first = (ctypes.c_void_p(TEAM.address),)
         self._arguments = (
-            ctypes.c_void_p(arena.address), ctypes.c_void_p(weights.address),
+            *first, ctypes.c_void_p(arena.address), ctypes.c_void_p(weights.address),
             ctypes.c_void_p(state.address if state else None),
             ctypes.byref(self._inputs), ctypes.byref(self._outputs), ctypes.byref(self.dims))
 
@@ -187,6 +208,8 @@ class Call:
 
     def __call__(self) -> None:
         """Runs the program.  Raises `RunError` when a step reports one."""
+        if self._team is not None and self._team.asked < self._library.threads:
+            self._team.grow(self._library)
         code = self._run(*self._arguments)
         if code:
             raise self._library.error(code)

@@ -29,7 +29,7 @@ class Loaded:
         self.inputs = [PortFacts.of(p) for p in f["inputs"]]
         self.outputs = [PortFacts.of(p) for p in f["outputs"]]
         self.names = [d["name"] for d in (*f["dims"], *f["found"])]
-        self.library = Library(artifact.path / LIBRARY, f["prefix"], f["labels"])
+        self.library = Library(artifact.path / LIBRARY, f["prefix"], f["labels"], f["threads"])
         self.weights = Weights(artifact.path / WEIGHTS if f["weights_bytes"] else None)
         self.arenas = ArenaPool(f["arena_bytes"] + 64)
         self.state = Block(f["state_bytes"]) if f["state_bytes"] else None

@@ -180,7 +180,7 @@ class IntKernel:
 
         x, names = r.pointers[0], r.pointers[3 : 3 + len(t.end.arrays())]
         plane = Plane(self.m.lanes, 1, self.channels, rows, self.columns, index)
-        finish = t.finish(names, r.dim)
+        finish = t.finish(self.m.lanes, names, r.dim)
         read = int(np.prod(t.size)) * self.form.size
         tiling = Tiling(
             plane, tile, r, call, lambda first, width: False, "int32_t", finish,

@@ -97,7 +97,7 @@ class _Depthwise:
 
         n = self.node.arg(0).shape[0]
         plane = Plane(lanes, n, self.channels, self.rows, self.columns, self.index)
-        return Tiling(plane, self.tile, r, call, s.is_edge).body(head)
+        return Tiling(plane, self.tile, r, call, s.is_edge, by_rows=True).body(head)
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)

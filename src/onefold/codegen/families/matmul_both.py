@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.team import parts_for
 from onefold.codegen.tiles import (
     Machine,
     Plane,
@@ -17,6 +18,7 @@ from onefold.codegen.tiles import (
     groups_of,
     lane_check,
     pack_bias,
+    shares_batches,
 )
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -47,11 +49,11 @@ class BothMatMul(Family):
             return "it is empty"
         if dims.bounds(x.shape[-2])[1] < FEWEST:
             return "its left side has too few rows for the right one to be packed"
-        return _Both(node, m).choice()
+        return _Both(node, m, options.threads).choice()
 
 
 class _Both:
-    def __init__(self, node: Node, m: Machine) -> None:
+    def __init__(self, node: Node, m: Machine, threads: int) -> None:
         self.node, self.m = node, m
         x, y = node.arg(0), node.arg(1)
         self.rows = x.shape[-2]
@@ -60,12 +62,16 @@ class _Both:
         self.tile, cost = choose_tile(m, self.n, self.rows, self.k)
         self.blocks = -(-self.n // m.lanes)
         self.cost = (cost + self.blocks * self.k) * dims.upper(dims.product(self.lead))
+        self.packed_bytes = 4 * self.blocks * m.lanes * self.k
+        parts = parts_for(self.cost, threads)
+        # Threads that take a matrix each pack each their own; else they pack one together.
+        self.own = parts if parts > 1 and shares_batches(dims.product(self.lead), parts) else 1
 
     def choice(self) -> Choice:
         name = f"{BothMatMul.name}_{self.tile.columns}x{self.tile.vectors}"
         return Choice(
             name, self.node, (self.node.arg(0), self.node.arg(1)), self.packed, self.render,
-            lambda s: True, ("of_conv.h",), 4 * self.blocks * self.m.lanes * self.k, self.cost,
+            lambda s: True, ("of_conv.h",), self.own * self.packed_bytes, self.cost,
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
@@ -82,7 +88,8 @@ class _Both:
     def render(self, r: Rendering) -> str:
         first, second = self.node.arg(0), self.node.arg(1)
         x, bias, scratch = r.pointers[0], r.pointers[2], r.pointers[3]
-        y, lanes = r.pointers[1], self.m.lanes
+        y, lanes, team = r.pointers[1], self.m.lanes, r.team
+        together = team.parts > 1 and self.own == 1
 
         def pack(n: Dim) -> list[str]:
             source = f"{y} + {r.dim(self._batch(second.shape, n))}"
@@ -90,10 +97,17 @@ class _Both:
             for g in groups_of(self.n, lanes, self.tile.vectors):
                 at, width = g.first * lanes, g.vectors * lanes
                 end = min(at + g.count * width, self.n)
-                lines.append(
-                    f"of_pack_columns({self.k}, {self.n}, {at}, {end}, {width}, {source}, "
-                    f"w + {at * self.k});"
-                )
+                if not together:
+                    lines.append(
+                        f"of_pack_columns({self.k}, {self.n}, {at}, {end}, {width}, {source}, "
+                        f"w + {at * self.k});"
+                    )
+                    continue
+                lines += [
+                    "{", "  " + team.bounds(str(end - at), width),
+                    f"  of_pack_columns({self.k}, {self.n}, {at} + from, {at} + to, {width}, "
+                    f"{source}, w + ({at} + from) * {self.k});", "}",
+                ]  # fmt: skip
             return lines
 
         def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
@@ -106,7 +120,9 @@ class _Both:
 
         sums = Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
         plane = Plane(lanes, dims.product(self.lead), self.n, 1, self.rows, self._index)
-        head = [lane_check(lanes), sums.text(r.dim), f"float *const w = (float *){scratch};"]
+        apart = team.parts > 1 and self.own > 1
+        where = f"({scratch} + me.part * {self.packed_bytes})" if apart else scratch
+        head = [lane_check(lanes), sums.text(r.dim), f"float *const w = (float *){where};"]
         return Tiling(plane, self.tile, r, call, sums.is_edge, before=pack).body(head)
 
     def _index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
