@@ -43,6 +43,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return "Did you mean " + " or ".join(f"'{spelt[name]}'" for name in near) + "?"
 
 
+def pip_words(package: str, extra: str) -> str:
+    """How a package is installed: with an extra of Onefold, or by itself where it is in none."""
+    return f"pip install 'onefold[{extra}]'" if extra else f"pip install {package}"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One way to fail: the code in the message and the text behind `onefold explain CODE`."""
@@ -453,8 +458,7 @@ class RunError(OnefoldError):
     STEP = Kind(
         "OF510", "compiled program reported an error",
         "A step found at run time what could not be excluded when it was compiled.",
-        ("an index outside of its tensor", "a data-dependent size above its bound",
-         "an integer division by zero"),
+        ("an index outside of its tensor", "a data-dependent size above its bound"),
         "Check the input values that reach the layer named in the message.")
     LOAD = Kind(
         "OF511", "compiled program cannot be loaded",
@@ -533,5 +537,5 @@ class MissingExtraError(OnefoldError):
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"the package '{package}' is not installed",
                          why=f"{purpose} needs it, and it is not installed by default",
-                         remedy=f"pip install 'onefold[{extra}]'")
+                         remedy=pip_words(package, extra))
         self.package, self.extra = package, extra

@@ -277,6 +277,22 @@ class Program:
                 as_array(d.name, w.values[d.name], d.dtype)
         dims = [d.dim_name(k) for d in self.model.inputs for k in range(len(d.shape or ()))]
         check_names("open dimension", {**w.dims, **w.buckets}, sorted(set(dims)))
+        self._check_states()
+
+    def _check_states(self) -> None:
+        """Raises ShapeError where nothing tells how large a state may become."""
+        w, tied = self.wanted, set(self.wanted.states.values())
+        told = {n for d in self.model.inputs if d.name not in tied for n in _open_names(d)}
+        for d in self.model.inputs:
+            if d.name not in tied or d.name in w.shapes:
+                continue
+            unknown = [n for n in _open_names(d) if n not in told and n not in w.dims]
+            if unknown:
+                raise ShapeError(
+                    f"the state '{d.name}' has no largest size",
+                    why=f"its dimension {unknown[0]} is open, and no other input has it",
+                    remedy=f"Bound it: --dim {unknown[0]}=0..LARGEST.", kind=ShapeError.UNKNOWN,
+                )  # fmt: skip
 
     def open_dims(self) -> list[str]:
         """Dimensions of the model's inputs that nothing fixes or bounds yet."""
@@ -288,9 +304,7 @@ class Program:
             if d.shape is None:
                 out.append(d.name)
                 continue
-            known = [isinstance(n, int) and n >= 0 for n in d.shape]
-            names = [d.dim_name(k) for k, fixed in enumerate(known) if not fixed]
-            out += [n for n in names if n not in w.dims]
+            out += [n for n in _open_names(d) if n not in w.dims]
         return out
 
     def _form_for(self, feeds: Mapping[str, Any], wide: bool = True) -> Form:
@@ -375,6 +389,12 @@ class Program:
             form = builder.form()
         self.compiles += builder.compiled
         return form
+
+
+def _open_names(d: Declared) -> list[str]:
+    """Names of an input's open dimensions."""
+    known = [isinstance(n, int) and n >= 0 for n in d.shape or ()]
+    return [d.dim_name(k) for k, fixed in enumerate(known) if not fixed]
 
 
 def _grows(before: Mapping[str, int], now: Mapping[str, int]) -> bool:

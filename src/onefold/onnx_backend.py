@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper
-from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from onefold.api import load
-from onefold.errors import InputError
+from onefold.errors import InputError, MissingExtraError
 from onefold.forms import Program
+
+try:
+    from onnx import ModelProto, NodeProto, TensorProto, helper
+    from onnx.backend.base import Backend, BackendRep, namedtupledict
+except ModuleNotFoundError:
+    raise MissingExtraError("onnx", "onnx", "onefold.onnx_backend") from None
 
 
 class Representation(BackendRep):  # type: ignore[misc]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper
 
-from onefold.dev.budget import Budget, budget_of, measure
+import onefold
+from onefold.dev.budget import Budget, bounded, budget_of, measure, steps_of
 from onefold.ir import dtypes
+from tests.cli.made import save, value
 
 
 def test_floats_by_the_range_of_the_referee() -> None:
@@ -65,19 +68,25 @@ def test_the_largest_element() -> None:
 def test_slivers_of_bounded_operators() -> None:
     want = np.array([0.5, 0.50001], np.float32)
     ours = want + np.float32(3e-7)
-    assert measure(ours, want).within(budget_of(dtypes.f32, "onnx", op="Sigmoid"))
-    assert not measure(ours, want).within(budget_of(dtypes.f32, "onnx", op="Add"))
+    assert measure(ours, want).within(budget_of(dtypes.f32, "onnx", bounded=True))
+    assert not measure(ours, want).within(budget_of(dtypes.f32, "onnx"))
+
+
+def test_what_is_bounded(tmp_path) -> None:
+    make = helper.make_node
+    save(tmp_path / "m.onnx", [
+        make("Sigmoid", ["x"], ["s"]), make("ReduceMean", ["s"], ["m"], axes=[1]),
+        make("Concat", ["s", "s"], ["both"], axis=1), make("Identity", ["both"], ["moved"]),
+        make("Concat", ["s", "x"], ["mixed"], axis=1), make("Add", ["s", "s"], ["sum"]),
+    ], [value("x", [2, 3])], [value("m", [2, 1]), value("moved", [2, 6]), value("mixed", [2, 6]),
+                              value("sum", [2, 3])])  # fmt: skip
+    outputs = onefold.load(tmp_path / "m.onnx").graph.outputs
+    assert [bounded(v) for v in outputs] == [True, True, False, False]
 
 
 def test_steps_where_floats_are_rounded_to_integers(tmp_path) -> None:
     """x -> relu -> quantize -> dequantize -> transpose has one step; without relu, the input's own
     rounding is exact on both sides."""
-    from onnx import helper
-
-    import onefold
-    from onefold.dev.budget import steps_of
-    from tests.cli.made import save, value
-
     def graph(first: str):
         make = helper.make_node
         nodes = [make("Relu", ["x"], ["r"], name="relu")] if first == "r" else []

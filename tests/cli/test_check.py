@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
+from onefold.dev import peers
 from onefold.dev.peers import onnxruntime as ort_peer
+from onefold.dev.peers import tflm as tflm_peer
+from onefold.errors import MissingExtraError
 from tests.cli.made import save, value
 
 pytestmark = pytest.mark.toolchain
@@ -68,9 +74,10 @@ def test_data_from_a_file(cli, models) -> None:
 
 
 def test_a_referee_that_cannot(cli, models) -> None:
-    other = cli("check", models / "net.onnx", "--against", "litert")
-    assert other.code == 2
-    assert "litert does not read onnx models" in other.err
+    for name in ("litert", "tflm"):  # whether it is installed or not
+        other = cli("check", models / "net.onnx", "--against", name)
+        assert other.code == 2
+        assert f"{name} does not read onnx models" in other.err
     unknown = cli("check", models / "net.onnx", "--against", "onnxrutime")
     assert unknown.code == 2
     assert "Did you mean 'onnxruntime'?" in unknown.err
@@ -81,9 +88,23 @@ def test_a_referee_that_is_not_installed(cli, models, monkeypatch) -> None:
     done = cli("check", models / "net.onnx", "--against", "onnxruntime")
     assert done.code == 1
     assert "pip install 'onefold[check]'" in done.err
+    monkeypatch.setattr(tflm_peer.Tflm, "package", "no_such_package_here")
+    with pytest.raises(MissingExtraError) as by_itself:
+        peers.find("tflm", "tflite")
+    assert by_itself.value.remedy == "pip install no-such-package-here"
     unsaid = cli("check", models / "net.onnx")
     assert unsaid.code == 0
     assert "onnxruntime is not installed" in unsaid.out
+
+
+def test_each_without_onnx(cli, models, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    done = cli("check", models / "net.onnx", "--each")
+    assert done.code == 1
+    assert "OF611: the package 'onnx' is not installed" in done.err
+    monkeypatch.delitem(sys.modules, "onefold.onnx_backend", raising=False)
+    with pytest.raises(MissingExtraError, match="'onnx' is not installed"):
+        importlib.import_module("onefold.onnx_backend")
 
 
 def test_a_tied_state(cli, tmp_path) -> None:
@@ -98,6 +119,48 @@ def test_a_tied_state(cli, tmp_path) -> None:
     assert done.code == 0, done.out + done.err
     assert [o["name"] for o in done.json["outputs"]] == ["y"]
     assert done.json["samples"] == 3
+
+
+def window(path):
+    """The mean of all frames so far, which grow by one with each call."""
+    make = helper.make_node
+    nodes = [make("Concat", ["past", "frame"], ["cache"], name="cache", axis=0),
+             make("ReduceMean", ["cache"], ["mean"], name="mean", axes=[0])]  # fmt: skip
+    ports = (
+        [value("frame", [1, 4]), value("past", ["n", 4])],
+        [value("mean", [1, 4]), value("cache", ["m", 4])],
+    )
+    return save(path, nodes, *ports)
+
+
+@pytest.mark.parametrize("against", ["onnxruntime", "reference"])
+def test_a_state_that_grows(cli, tmp_path, against) -> None:
+    words = ("--dim", "n=0..16", "--state", "cache=past", "--against", against)
+    done = cli("check", window(tmp_path / "w.onnx"), *words, "--each", "--json")
+    assert done.code == 0, done.out + done.err
+    assert done.json["outputs"][0]["elements"] == 12
+    layers = {r["layer"]: r["elements"] for r in done.json["layers"]}
+    assert layers == {"cache": 17 * 4, "mean": 4}, "of the largest state"
+
+
+def test_a_state_without_a_bound(cli, tmp_path) -> None:
+    path = window(tmp_path / "w.onnx")
+    for verb in ("run", "check", "bench"):
+        done = cli(verb, path, "--state", "cache=past")
+        assert done.code == 1
+        assert "OF202: the state 'past' has no largest size" in done.err
+        assert "Bound it: --dim n=0..LARGEST." in done.err
+
+
+def test_inputs_that_the_referee_refuses(cli, tmp_path) -> None:
+    integers = [value(n, [8], TensorProto.INT32) for n in "aby"]
+    div = helper.make_node("Div", ["a", "b"], ["y"], name="div")
+    path = save(tmp_path / "d.onnx", [div], integers[:2], integers[2:])
+    done = cli("check", path)
+    assert done.code == 1
+    assert "OF501: onnxruntime refuses the inputs" in done.err
+    assert "division by zero" in done.err
+    assert cli("check", path, "--against", "reference").code == 0
 
 
 def test_names_of_layers_cannot_disturb_the_terminal(cli, models) -> None:

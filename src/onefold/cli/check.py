@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def command(
         "fallback": [list(r) for r in program.report.get("refusals", ())],
     }  # fmt: skip
     if each:
-        _each(facts, loaded, program, judge, {**inputs[0], **program.wanted.values})
+        feeds = {**_any_states(loaded, program, seed), **inputs[0], **program.wanted.values}
+        _each(facts, loaded, program, judge, feeds)
     finish(facts, wishes.json, _show)
     return 0 if facts["ok"] else 1
 
@@ -78,6 +80,16 @@ def _samples(
         return from_archive(model, wanted, Path(data))[:count], []
     given = [gather(model, wanted, {}, Style(), seed + k) for k in range(count)]
     return [g.arrays for g in given], list(given[0].assumed)
+
+
+def _any_states(model: Model, program: Program, seed: int) -> dict[str, Any]:
+    """Contents for the inputs that are states: a layer by itself takes any."""
+    from onefold.dev.feed import Style
+    from onefold.dev.feed.gather import gather
+
+    wanted = program.wanted
+    arrays = gather(model, replace(wanted, states={}), {}, Style(), seed).arrays
+    return {name: arrays[name] for name in wanted.states.values()}
 
 
 def _output(v: Any) -> dict[str, Any]:

@@ -28,6 +28,9 @@ last bits of the referee's approximation are a large share of the sliver."""
 
 SLIVER = 1e-6  # so results of such operators may be that far apart
 
+KEEPING = frozenset({"Identity", "Squeeze", "Unsqueeze", "ReduceMean", "ReduceMax", "ReduceMin"})
+"""Operators besides the moving ones whose results lie in the interval of what they read."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -60,18 +63,40 @@ class Distance:
         return self.worst <= budget.steps or (budget.share > 0 and self.share <= budget.share)
 
 
+def bounded(v: Value) -> bool:
+    """Whether a value is the result of a bounded operator, moved or averaged since then."""
+    from onefold.ops.known import Movement
+
+    waiting, found, seen = [v], False, set()
+    while waiting:
+        u = waiting.pop()
+        if id(u) in seen:
+            continue
+        seen.add(id(u))
+        if u.producer is None:
+            return False
+        op = u.producer.op
+        if op.name in BOUNDED:
+            found = True
+        elif isinstance(op, Movement) or op.name in KEEPING:
+            waiting += [x for x in u.producer.present() if x.dtype is u.dtype and x.data is None]
+        else:
+            return False
+    return found
+
+
 def budget_of(
-    kind: dtypes.DType, format: str, precision: str = "f32", step: float = 0.0, op: str = ""
-) -> Budget:
-    """The budget of values of a type; step: see `steps_of`;
-    op: the operator that made them, where they are a layer's."""
+    kind: dtypes.DType, format: str, precision: str = "f32", step: float = 0.0,
+    bounded: bool = False,
+) -> Budget:  # fmt: skip
+    """The budget of values of a type; step: see `steps_of`; bounded: see there."""
     if kind.kind == "complex":
         kind = dtypes.f32 if kind is dtypes.c64 else dtypes.f64
     if kind.is_float:
         if step:
             return Budget(steps=step * (1 + 1e-5))
         shares = [SHARES.get(kind.name, COARSE), SHARES.get(precision, 0.0)]
-        return Budget(share=max(shares), steps=SLIVER if op in BOUNDED else 0.0)
+        return Budget(share=max(shares), steps=SLIVER if bounded else 0.0)
     narrow = kind.is_int and kind.bits <= 8
     return Budget(steps=1.0 if format == "onnx" and narrow else step)
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onefold.dev import peers
-from onefold.dev.budget import Budget, Distance, budget_of, measure, steps_of
-from onefold.errors import OptionError
+from onefold.dev.budget import Budget, Distance, bounded, budget_of, measure, steps_of
+from onefold.errors import InputError, OptionError, pip_words
 from onefold.ir import dtypes
 
 if TYPE_CHECKING:
     from onefold.api import Model
     from onefold.forms import Program
-    from onefold.ir.graph import Value
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,7 @@ def referee(model: Model, against: str = "") -> Referee:
     """
     format = model.read.format
     if against:
-        peer = peers.find(against)
-        if format not in peer.formats:
-            raise OptionError(
-                f"{against} does not read {format} models",
-                remedy="Compare with " + _names(peers.suited(format)) + ".",
-            )
+        peer = peers.find(against, format)
         try:
             return Referee(peer, peer.load(model, exact=True), ())
         except peers.PeerRefuses as e:
@@ -74,20 +68,19 @@ def referee(model: Model, against: str = "") -> Referee:
             notes.append(f"{peer.name} refuses the model: {str(e)[:100]}")
             continue
         if peer.name == "reference":  # the last one, and not an independent judge
-            notes += [f"{n} is not installed (pip install 'onefold[check]')"
-                      for n in peers.absent(format)[:1]]  # fmt: skip
+            notes += [f"{p.name} is not installed ({pip_words(peers.distribution(p), p.extra)})"
+                      for p in peers.absent(format)[:1]]  # fmt: skip
         return Referee(peer, running, tuple(notes))
     raise OptionError("no runtime takes this model", why="; ".join(notes))
-
-
-def _names(found: Sequence[peers.Peer]) -> str:
-    return ", ".join(p.name for p in found)
 
 
 def compare(
     model: Model, program: Program, judge: Referee, samples: Sequence[Mapping[str, Any]]
 ) -> list[Verdict]:
-    """Every output on every sample; both sides see the samples as consecutive calls."""
+    """Every output on every sample; both sides see the samples as consecutive calls.
+
+    Raises InputError where the referee does not take a sample.
+    """
     tied = program.wanted.states
     names = [d.name for d in model.outputs]
     kept = [n for n in names if n not in tied]
@@ -96,11 +89,20 @@ def compare(
     budgets: dict[str, Budget] = {}
     program.reset()
     for sample in samples:
-        if judge.peer.name == "reference":
-            program.reset()  # the references begin anew at each call
+        if judge.peer.name == "reference":  # the references begin anew at each call
+            program.reset()
+            states = {}
         ours = program(dict(sample))
         feeds = {**sample, **program.wanted.values, **_states(model, program, states)}
-        theirs = dict(zip(names, judge.running.run(feeds), strict=True))
+        try:
+            answer = judge.running.run(feeds)
+        except peers.PeerRefuses as e:
+            raise InputError(
+                f"{judge.peer.name} refuses the inputs", why=str(e),
+                remedy="Give inputs that it takes (--data FILE.npz), or compare with another one: "
+                       "--against reference.",
+            ) from None  # fmt: skip
+        theirs = dict(zip(names, answer, strict=True))
         states = {into: theirs[out] for out, into in tied.items()}
         budgets = budgets or _budgets(model, program, judge, feeds, theirs)
         for n in kept:
@@ -109,7 +111,7 @@ def compare(
 
 
 def _states(model: Model, program: Program, states: Mapping[str, Any]) -> dict[str, Any]:
-    """Contents of the inputs that are states: zeros at first."""
+    """Contents of the inputs that are states: at first zeros, and of what grows the least."""
     out: dict[str, Any] = dict(states)
     declared = {d.name: d for d in model.inputs}
     for into in program.wanted.states.values():
@@ -126,7 +128,7 @@ def _states(model: Model, program: Program, states: Mapping[str, Any]) -> dict[s
 
 def _fixed(program: Program, name: str) -> int:
     size = program.wanted.dims.get(name, 1)
-    return size if isinstance(size, int) else size[1]
+    return size if isinstance(size, int) else size[0]
 
 
 def _budgets(
@@ -137,15 +139,10 @@ def _budgets(
 
     format, precision = model.read.format, program.options.precision
     graph = Evaluator(model).graph(feeds)
-    made_by = [(step, _operator(v)) for step, v in zip(steps_of(graph), graph.outputs, strict=True)]
     return {
-        n: budget_of(dtypes.of(np.asarray(a).dtype), format, precision, step, op)
-        for (n, a), (step, op) in zip(theirs.items(), made_by, strict=True)
+        n: budget_of(dtypes.of(np.asarray(a).dtype), format, precision, step, bounded(v))
+        for (n, a), step, v in zip(theirs.items(), steps_of(graph), graph.outputs, strict=True)
     }
-
-
-def _operator(v: Value) -> str:
-    return "" if v.producer is None else v.producer.op.name
 
 
 def _verdict(name: str, pairs: Sequence[tuple[Distance, Budget]]) -> Verdict:

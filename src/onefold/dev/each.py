@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onefold.dev.budget import Budget, Distance, budget_of, measure
+from onefold.dev.budget import Budget, Distance, bounded, budget_of, measure
 from onefold.dev.peers import Peer
 from onefold.ir.graph import Graph, Node, Origin, Value
 from onefold.ir.types import TensorType
@@ -65,12 +65,13 @@ def check_each(
     feeds = {id(v): inputs[v.name] for v in graph.inputs}
     groups = _operators(graph, known)
     made = cut(graph, known, feeds)
+    narrow = [bounded(v) for v in made]  # before passes change what makes them
     results = run_parts(graph, feeds, target, options)
     format, precision = model.read.format, options.precision
     verdicts = []
-    for v, (ours, compiled) in zip(made, results, strict=True):
+    for v, narrows, (ours, compiled) in zip(made, narrow, results, strict=True):
         layer, operators = groups[v.name]
-        budget = budget_of(v.dtype, format, precision, op=operators[-1])
+        budget = budget_of(v.dtype, format, precision, bounded=narrows)
         distance = measure(ours, known[v.name])
         verdicts.append(LayerVerdict(str(layer), operators, v.name, budget, distance, compiled))
     return verdicts

@@ -48,6 +48,7 @@ class Peer(Protocol):
 
     name: str
     package: str  # what to import
+    extra: str  # of Onefold, that installs it; empty where none does
     formats: Sequence[str]  # source formats it reads
     trust: int  # the most trusted one that takes a model is its referee
 
@@ -78,16 +79,27 @@ def available(peer: Peer) -> bool:
     return find_spec(peer.package) is not None
 
 
-def find(name: str) -> Peer:
-    """The peer of that name. Raises OptionError, or MissingExtraError where it is not installed."""
+def find(name: str, format: str = "") -> Peer:
+    """The peer of that name. Raises OptionError where there is none or it does not read the
+    format, MissingExtraError where it is not installed."""
     known = peers()
     if name not in known:
         raise OptionError(f"there is no runtime '{name}' to compare with",
                           why=did_you_mean(name, known),
                           remedy="Known are " + ", ".join(known) + ".")  # fmt: skip
-    if not available(known[name]):
-        raise MissingExtraError(known[name].package, "check", f"comparing with {name}")
-    return known[name]
+    peer = known[name]
+    if format and format not in peer.formats:
+        others = ", ".join(p.name for p in suited(format))
+        raise OptionError(f"{name} does not read {format} models",
+                          remedy=f"Compare with {others}.")  # fmt: skip
+    if not available(peer):
+        raise MissingExtraError(distribution(peer), peer.extra, f"comparing with {name}")
+    return peer
+
+
+def distribution(peer: Peer) -> str:
+    """The name of its package where packages are installed from."""
+    return peer.package.replace("_", "-")
 
 
 def suited(format: str) -> list[Peer]:
@@ -96,10 +108,10 @@ def suited(format: str) -> list[Peer]:
     return sorted(fit, key=lambda p: p.trust, reverse=True)
 
 
-def absent(format: str) -> list[str]:
+def absent(format: str) -> list[Peer]:
     """Runtimes that read a format and are not installed, the most trusted first."""
     fit = [p for p in peers().values() if format in p.formats and not available(p)]
-    return [p.name for p in sorted(fit, key=lambda p: p.trust, reverse=True)]
+    return sorted(fit, key=lambda p: p.trust, reverse=True)
 
 
 def model_bytes(model: Model) -> bytes:

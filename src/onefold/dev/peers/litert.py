@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class LiteRt:
     name = "litert"
     package = "ai_edge_litert"
+    extra = "check"
     formats: Sequence[str] = ("tflite",)
     trust = 3
 

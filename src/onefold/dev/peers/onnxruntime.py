@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onefold.dev.peers import PeerRefuses, model_bytes
+from onefold.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 class OnnxRuntime:
     name = "onnxruntime"
     package = "onnxruntime"
+    extra = "check"
     formats: Sequence[str] = ("onnx",)
     trust = 3
 
@@ -68,7 +70,10 @@ class AllValues:
     """The model with every value that a main-graph node computes as an output."""
 
     def __init__(self, model: Model, types: Mapping[str, TensorType]) -> None:
-        import onnx
+        try:
+            import onnx
+        except ImportError:
+            raise MissingExtraError("onnx", "check", "telling the values between layers") from None
 
         path = model.source if isinstance(model.source, Path) else None
         proto = onnx.load(str(path)) if path else onnx.load_from_string(model_bytes(model))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Reference:
     name = "reference"
     package = "numpy"
+    extra = ""
     formats: Sequence[str] = ("onnx", "tflite")
     trust = 1
 

@@ -20,6 +20,7 @@ ARENA = 64 << 20  # bytes; only what is used is touched
 class Tflm:
     name = "tflm"
     package = "tflite_micro"
+    extra = ""
     formats: Sequence[str] = ("tflite",)
     trust = 2
 

@@ -14,9 +14,9 @@ import onefold
 from onefold import events
 from onefold.dev import peers
 from onefold.dev.budget import (
-    BOUNDED,
     SHARES,
     SLIVER,
+    bounded,
     budget_of,
     rounded_from_float,
     steps_of,
@@ -296,10 +296,9 @@ def _outputs(model: Model, feeds: Mapping[str, Any]) -> list[Output]:
     found = []
     for d, v, step in zip(model.outputs, graph.outputs, steps_of(graph), strict=True):
         exact, rounded = not v.dtype.is_float, rounded_from_float(v)
-        bounded = v.producer is not None and v.producer.op.name in BOUNDED
         share = budget_of(v.dtype, model.read.format).share
         found.append(Output(d.name, exact, share, 0.0 if exact else step, rounded and not exact,
-                            SLIVER / share if bounded and share else 0.0))  # fmt: skip
+                            SLIVER / share if share and bounded(v) else 0.0))  # fmt: skip
     return found
 
 
