@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from onefold.codegen.family import Rendering
+from onefold.codegen.team import is_even
 from onefold.codegen.text import loop
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
@@ -165,6 +166,10 @@ Call = Callable[[int, Run, Dim, Dim, Dim, Dim], str]
 """Text of the kernel call that fills `acc`: (vectors, run, batch, block, row, column)."""
 
 
+Ends = tuple[str, str]
+"""C texts: the first of a range, and behind its last."""
+
+
 Finish = Callable[[int, int, Dim], tuple[list[str], str, int]]
 """What stands between the sums of a tile and its results: (vectors, columns, block) -> statements
 that make an array [vectors][columns][lanes] of results from `acc`, its name, and columns that it
@@ -183,38 +188,91 @@ class Tiling:
     ctype: str = "float"
     finish: Finish | None = None
     before: Callable[[Dim], list[str]] | None = None
-    """Statements that come before the tiles of a batch."""
+    """Statements that come before the tiles of a batch; threads that do not share the batches
+    wait for each other behind them."""
+    by_rows: bool = False
+    """Threads rather share the rows, or columns where there is one row, than the channels: each
+    then reads its share of the input and all weights instead of the other way round."""
+
+    @property
+    def shared(self) -> str:
+        """What the threads share: "batches", "rows", or "blocks" of channels and in each of these
+        rows; empty for one thread."""
+        p, parts = self.plane, self.render.team.parts
+        if parts == 1:
+            return ""
+        if (self.by_rows or self.before) and shares_batches(p.batches, parts):
+            return "batches"
+        tiles = dims.ceildiv(p.columns, self.tile.columns)
+        return "rows" if self.by_rows and is_even(tiles if p.rows == 1 else p.rows, parts) else (
+            "blocks"
+        )  # fmt: skip
 
     def body(self, head: Sequence[str]) -> str:
-        p = self.plane
+        p, shared, team = self.plane, self.shared, self.render.team
         batch, row = counter(p.batches, "i"), counter(p.rows, "i")
         lines = self.before(_at(batch)) if self.before else []
+        apart = bool(lines) and shared in ("rows", "blocks")
+        lines += team.wait() if apart else []
+        units = p.columns if p.rows == 1 else p.rows
         for g in groups_of(p.channels, p.lanes, self.tile.vectors):
             group = counter(g.count, "i")
             block = dims.add(dims.mul(_at(group), g.vectors), g.first)
+            ends: Ends | None = ("from", "to") if shared == "rows" else None
             inner: list[str] = []
+            some: list[str] = []
+            if shared == "blocks":
+                ends = ("first", "end")
+                each = f"{self.render.dim(dims.mul(block, units))}, {g.vectors}, "
+                each += self.render.dim(units)
+                some = [f"const ix first = of_tiles(from, {each}), end = of_tiles(to, {each});"]
             for r in runs_of(p.columns, self.tile.columns, self.is_edge):
-                inner += self._run(r, g, _at(batch), block, _at(row))
-            lines += self._loop(group, self._loop(row, inner))
-        return "\n".join([*head, *self._loop(batch, lines)])
+                inner += self._run(
+                    r, g, _at(batch), block, _at(row), ends if p.rows == 1 else None
+                )
+            inner = self._loop(row, inner, None if p.rows == 1 else ends)
+            if some and g.count == 1:
+                inner = ["{", *("  " + line for line in [*some, *inner]), "}"]
+            lines += self._loop(group, inner if g.count == 1 else [*some, *inner])
+        lines += team.wait() if apart and batch.extent != 1 else []
+        lines = self._loop(batch, lines, ("from", "to") if shared == "batches" else None)
+        if shared:
+            total = {"batches": p.batches, "rows": units}.get(shared)
+            blocks = -(-p.channels // p.lanes)
+            n = dims.mul(blocks, units) if total is None else total
+            lines = [team.bounds(self.render.dim(n)), *lines]
+        return "\n".join([*head, *lines])
 
-    def _loop(self, c: Sym, body: Sequence[str]) -> list[str]:
+    def _loop(self, c: Sym, body: Sequence[str], ends: Ends | None = None) -> list[str]:
+        if ends is not None:
+            return loop(c.name, ends[1], body, ends[0])
         if c.extent == 1:
             return list(body)
         return loop(c.name, self.render.dim(c.extent if c.extent is not None else 1), body)
 
-    def _run(self, r: Run, g: Group, n: Dim, block: Dim, row: Dim) -> list[str]:
-        if r.edge and isinstance(r.count, int) and r.count <= CONSTANT_EDGES:
+    def _run(
+        self, r: Run, g: Group, n: Dim, block: Dim, row: Dim, ends: Ends | None
+    ) -> list[str]:
+        """ends: the columns in which the tiles begin; all of them if there are none."""
+        apart = r.edge and isinstance(r.count, int) and r.count <= CONSTANT_EDGES
+        if isinstance(r.count, int) and (apart or (ends is not None and r.count == 1)):
             out: list[str] = []
             for k in range(r.count):
-                out += self._tile(r, g, n, block, row, r.first + k * r.width)
+                here = r.first + k * r.width
+                tile = self._tile(r, g, n, block, row, here)
+                if ends is not None:
+                    tile[0] = f"if ({ends[0]} <= {here} && {here} < {ends[1]}) {{"
+                out += tile
             return out
         at = counter(r.count, "i")
         first: Dim = r.first
         if r.first < 0:  # single columns after the full tiles of an unknown number
             first = dims.mul(dims.floordiv(self.plane.columns, -r.first), -r.first)
         column = dims.add(first, dims.mul(_at(at), r.width))
-        return self._loop(at, self._tile(r, g, n, block, row, column))
+        if ends is not None:
+            some = f"{self.render.dim(first)}, {r.width}, {self.render.dim(r.count)}"
+            ends = (f"of_tiles({ends[0]}, {some})", f"of_tiles({ends[1]}, {some})")
+        return self._loop(at, self._tile(r, g, n, block, row, column), ends)
 
     def _tile(self, r: Run, g: Group, n: Dim, block: Dim, row: Dim, column: Dim) -> list[str]:
         size = g.vectors * r.width * self.plane.lanes
@@ -259,6 +317,11 @@ class Tiling:
         for c in (pad, t, b):
             clear = self._loop(c, clear)
         return [*body, *clear]
+
+
+def shares_batches(batches: Dim, parts: int) -> bool:
+    """Whether threads share the batches rather than what is in one of them."""
+    return isinstance(batches, int) and batches >= parts and is_even(batches, parts)
 
 
 def _at(c: Sym) -> Dim:
@@ -348,4 +411,6 @@ def sums_body(
         )
 
     head = [lane_check(lanes), s.text(r.dim)]
-    return Tiling(plane, tile, r, call, s.is_edge).body(head)
+    read = dims.upper(dims.mul(dims.mul(s.size[0], s.size[1]), s.channels))
+    by_rows = read > s.per_output * plane.channels
+    return Tiling(plane, tile, r, call, s.is_edge, by_rows=by_rows).body(head)
