@@ -55,14 +55,15 @@ TRAINED = {
 @dataclass(frozen=True)
 class Network:
     """A file to measure, with its inputs beside it. weights: bytes that every run reads, so
-    without tables that are only looked up in. f32: the outputs in f32, where they are known."""
+    without tables that are only looked up in. exact: the outputs before they were rounded to the
+    precision, or by the format's reference kernels, where they are known."""
 
     name: str
     path: Path
     outputs: tuple[str, ...]
     macs: int
     weights: int
-    f32: Path | None = None
+    exact: Path | None = None
 
     @property
     def inputs(self) -> Path:
@@ -92,7 +93,7 @@ def network(name: str, precision: str, work: Path) -> Network:
     folder.mkdir(parents=True, exist_ok=True)
     if name not in NETWORKS:
         path = _trained(name, folder)
-        return Network(path.stem + path.suffix, path, *_facts(path))
+        return Network(name, path, *_facts(path), _by_reference(path))
     path = folder / f"{name}.onnx"
     if not path.exists():
         NETWORKS[name]().save(folder)
@@ -105,7 +106,7 @@ def network(name: str, precision: str, work: Path) -> Network:
 
         quantize(plain.path, path)
     outputs, _, weights = _facts(path)
-    return Network(name, path, outputs, plain.macs, weights, plain.f32)
+    return Network(name, path, outputs, plain.macs, weights, plain.exact)
 
 
 def _trained(name: str, folder: Path) -> Path:
@@ -129,6 +130,27 @@ def _trained(name: str, folder: Path) -> Path:
     else:
         shutil.copyfile(found[0], path)
     return path
+
+
+def _by_reference(path: Path) -> Path | None:
+    """The outputs of a TensorFlow Lite model by LiteRT's reference kernels, whose integer
+    arithmetic is the definition."""
+    import onefold
+    from onefold.dev import peers
+
+    found = path.with_suffix(".expected.npz")
+    litert = peers.peers()["litert"]
+    if path.suffix != ".tflite" or found.exists() or not peers.available(litert):
+        return found if found.exists() else None
+    model = onefold.load(path)
+    with np.load(path.with_suffix(".npz")) as inputs:
+        try:
+            outs = litert.load(model, exact=True).run(dict(inputs))
+        except peers.PeerRefuses:
+            return None
+    names = [d.name for d in model.outputs]
+    np.savez(found, **dict(zip(names, outs, strict=True)))
+    return found
 
 
 def _drawn(dtype: str, shape: Any) -> Any:

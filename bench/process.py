@@ -65,15 +65,17 @@ def convert(engine: Engine, job: Job, pythons: Pythons, logs: Path, fresh: bool)
 
 
 class _Child:
-    """A process that answers with lines of JSON."""
+    """A process that answers with lines of JSON. Python's compiled files are kept beside its log,
+    since a process that may not write them would tell a longer time to load."""
 
     def __init__(self, command: list[str], log: Path, env: dict[str, str]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.log = log
+        inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        inherited["PYTHONPYCACHEPREFIX"] = str(log.parent / "pycache")
         with log.open("w") as stderr:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-                text=True, env={**os.environ, **env},
+                text=True, env={**inherited, **env},
             )  # fmt: skip
 
     def answer(self) -> dict[str, Any]:

@@ -35,9 +35,10 @@ BUDGET = {"f32": 1e-3, "bf16": 2e-2, "int8": 2e-2}
 """How far an engine's answers may be from the referee's, as a share of their largest number."""
 
 AS_GOOD, ROOM = 1.25, 0.01
-"""Steps of int8 or bf16 that round differently end far apart in a deep network. So an answer beyond
-the budget passes where it is as close to that in f32 as the referee's: up to this factor, and up
-to this share of the standard deviation."""
+"""Steps of int8 or bf16 that round differently end far apart in a deep network (and TensorFlow Lite
+models of floats may have int8 weights). So an answer beyond the budget passes where it is as close
+to the exact one as the referee's: up to this factor, and up to this share of the standard
+deviation."""
 
 
 class Bench:
@@ -153,8 +154,8 @@ class Contest:
         theirs = self.running[referee].outputs()
         limit = 0.0
         exact = []
-        if self.net.f32 and self.bench.precision != "f32":
-            with np.load(self.net.f32) as arrays:
+        if self.net.exact and (self.bench.precision != "f32" or self.net.format == "tflite"):
+            with np.load(self.net.exact) as arrays:
                 exact = [arrays[n] for n in self.net.outputs]
             limit = AS_GOOD * error(theirs, exact) + ROOM
         for name, served in self.running.items():

@@ -59,6 +59,6 @@ def test_the_int8_version_stays_near_and_has_int8_weights(tmp_path: Path) -> Non
 
     with np.load(net.inputs) as inputs:
         found = ort.InferenceSession(str(net.path)).run(None, dict(inputs))
-    assert net.f32
-    with np.load(net.f32) as outputs:
+    assert net.exact
+    with np.load(net.exact) as outputs:
         np.testing.assert_allclose(found[0], outputs[net.outputs[0]], atol=0.05)
