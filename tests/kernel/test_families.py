@@ -221,9 +221,9 @@ def winograd_net() -> Net:
         return conv(net, net.input(shape[0], 3, *shape[2:]), shape[1], (1, 1))
 
     for width in range(9, 19):
-        x = blocked(1, 16, 12, width)
-        net.output(conv(net, x, 32, (3, 3), width % 2 == 0, pads=(1,) * 4))
-    for ic, oc in ((17, 24), (33, 40), (24, 16), (47, 49)):
+        x = blocked(1, 32, 12, width)
+        net.output(conv(net, x, 48, (3, 3), width % 2 == 0, pads=(1,) * 4))
+    for ic, oc in ((33, 40), (47, 49), (49, 47)):
         net.output(net.op(Relu(), conv(net, blocked(1, ic, 15, 16), oc, (3, 3), pads=(1,) * 4)))
     net.output(conv(net, blocked(2, 32, 14, 18), 32, (3, 3)))
     net.output(conv(net, blocked(1, 32, 13, 13), 32, (3, 3), pads=(2, 0, 1, 2)))

@@ -22,6 +22,7 @@ from onefold.ir.graph import Array
 from onefold.ir.scalar import counter
 from onefold.target import Target
 
+STREAMED = 1 << 18  # bytes of weights that do not stay in a cache from one call to the next
 CONSTANT_EDGES = 4  # edge tiles up to this number are written out, each for its own column
 
 
@@ -401,13 +402,25 @@ def sums_body(
     """Body of a kernel of of_conv.h; batch: elements from one batch of the input to the next."""
     lanes = plane.lanes
 
+    per_row = dims.ceildiv(plane.columns, tile.columns)
+    passes = dims.upper(dims.mul(per_row, plane.rows))
+    streams = s.per_output * plane.channels * 4 >= STREAMED
+
+    def ahead(vectors: int, run: Run, block: Dim, row: Dim, column: Dim) -> str:
+        """The share of the next group's weights that a tile fetches."""
+        if not streams or passes < vectors:
+            return "OF_NO_STREAM"
+        number = dims.add(dims.mul(row, per_row), dims.floordiv(column, run.width))
+        end = r.dim(dims.mul(dims.add(block, vectors), lanes * s.per_output))
+        return f"of_share({r.dim(number)}, {passes}, {vectors}, {s.per_output}, {w} + {end})"
+
     def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
         at = r.dim(dims.mul(n, batch))
         packed = r.dim(dims.mul(block, lanes * s.per_output))
         return (
             f"of_conv_tile(k, {run.width}, {vectors}, {int(run.edge)}, {r.dim(row)}, "
             f"{r.dim(column)}, {x} + {at}, {w} + {packed}, {bias} + "
-            f"{r.dim(dims.mul(block, lanes))}, acc);"
+            f"{r.dim(dims.mul(block, lanes))}, {ahead(vectors, run, block, row, column)}, acc);"
         )
 
     head = [lane_check(lanes), s.text(r.dim)]

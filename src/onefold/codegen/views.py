@@ -118,6 +118,6 @@ def _element(v: Value, base: Value, index: Sequence[Dim]) -> Scalar | None:
     if isinstance(low, TensorExpr):
         low = [low]
     if isinstance(low, (list, tuple)):
-        k = next(i for i, y in enumerate(n.outputs) if y is v)
-        return low[k](*index)
+        expr: TensorExpr = low[next(i for i, y in enumerate(n.outputs) if y is v)]
+        return expr(*index)
     return None

@@ -18,7 +18,7 @@ CALIBRATION_S = 0.02
 
 @dataclass(frozen=True)
 class StepTime:
-    """seconds: of one call; macs_per_s and bytes_per_s: of all that the step computes and touches."""
+    """seconds: of one call; macs_per_s, bytes_per_s: of what the step computes and touches."""
 
     index: int
     layer: str

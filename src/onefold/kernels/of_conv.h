@@ -5,7 +5,7 @@
 // packed [channel / c][kh][kw][channel % c][B][lanes], so that a tile reads one stream. There is no padded copy: rows
 // outside the input are skipped at run time, columns outside where EDGE is set, at compile time if `ox` is a constant.
 #pragma once
-#include "of_vec.h"
+#include "of_stream.h"
 
 struct of_conv {
   int ic, c;             // input channels, and how many of them lie next to each other
@@ -15,8 +15,9 @@ struct of_conv {
 
 // One element of each column times B vectors of weights.
 AI void of_conv_step(const struct of_conv k, const int T, const int B, const int EDGE, ix first, const float *x,
-                     const float *w, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+                     const float *w, struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
   of_vf wv[OF_MAX_B];
+  of_stream_step(ahead);
   OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * OF_LANES);
   OF_UNROLL for (int t = 0; t < T; t++) {
     const ix at = first + t * k.sw;
@@ -27,7 +28,8 @@ AI void of_conv_step(const struct of_conv k, const int T, const int B, const int
 
 // All elements of one block of `lanes` channels. Wide windows stay loops, others are unrolled along a row.
 AI void of_conv_block(const struct of_conv k, const int T, const int B, const int EDGE, const int lanes, ix y0, ix x0,
-                      const float *x, const float *w, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+                      const float *x, const float *w, struct of_stream *ahead,
+                      of_vf acc[OF_MAX_B][OF_MAX_T]) {
   for (ix ky = 0; ky < k.kh; ky++) {
     const ix y = y0 + ky * k.dh;
     if (y < 0 || y >= k.h) continue;
@@ -35,11 +37,11 @@ AI void of_conv_block(const struct of_conv k, const int T, const int B, const in
     if (k.kw > 7) {
       OF_UNROLL4 for (ix kx = 0; kx < k.kw; kx++)
         for (int j = 0; j < lanes; j++)
-          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, acc);
+          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, ahead, acc);
     } else {
       OF_UNROLL for (int kx = 0; kx < k.kw; kx++)
         OF_UNROLL4 for (int j = 0; j < lanes; j++)
-          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, acc);
+          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, ahead, acc);
     }
   }
 }
@@ -60,7 +62,7 @@ enum { OF_CHAIN = 128 };
 
 // out[B][T][lanes]: the sums of T columns from ox on of row oy, on top of bias[B][lanes]
 AI void of_conv_tile(const struct of_conv k, const int T, const int B, const int EDGE, ix oy, ix ox, const float *x,
-                     const float *w, const float *bias, float *out) {
+                     const float *w, const float *bias, struct of_stream ahead, float *out) {
   of_vf acc[OF_MAX_B][OF_MAX_T];
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
@@ -70,9 +72,9 @@ AI void of_conv_tile(const struct of_conv k, const int T, const int B, const int
   const ix size = (ix)block * B * OF_LANES;
   for (ix i = 0; i < whole; i++) {
     if (split && i && i % turns == 0) of_conv_put(T, B, i > turns, bias, acc, out);
-    of_conv_block(k, T, B, EDGE, k.c, y0, x0, x + i * k.sc, w + i * size, acc);
+    of_conv_block(k, T, B, EDGE, k.c, y0, x0, x + i * k.sc, w + i * size, &ahead, acc);
   }
-  if (rest) of_conv_block(k, T, B, EDGE, rest, y0, x0, x + whole * k.sc, w + whole * size, acc);
+  if (rest) of_conv_block(k, T, B, EDGE, rest, y0, x0, x + whole * k.sc, w + whole * size, &ahead, acc);
   of_conv_put(T, B, split, bias, acc, out);
 }
 

@@ -3,12 +3,13 @@
 // multiplied channel by channel in (n + 2)^2 small matrix products, and transformed back. `p` tiles are worked on at a
 // time, so that what lies between the transforms stays in the cache.
 #pragma once
-#include "of_vec.h"
+#include "of_stream.h"
 
 struct of_winograd {
-  int n, ic, blocks;  // width of a tile of the output; input channels; blocks of output channels
+  int n, ic;          // width of a tile of the output; input channels
   int h, w, pt, pl;   // input, and its padding
   int across, p;      // tiles in a row of tiles; tiles at a time
+  int vstep, mstep;   // elements from one point of v and m to the next
 };
 
 // Points 0, 1/sqrt(2), -1/sqrt(2), sqrt(2), -sqrt(2) and infinity: half the rounding errors of 0, 1, -1, 2, -2.
@@ -40,24 +41,29 @@ AI void of_winograd_apply(const int rows, const int cols, const float *m, const 
   }
 }
 
-// One tile of one block of channels into v[(n + 2)^2], `step` elements apart.
+// One tile of one block of channels into v[(n + 2)^2], `step` elements apart. The rows and columns of a tile are loops:
+// unrolled, they would need three times the registers there are.
 AI void of_winograd_spread_tile(const struct of_winograd k, const float *x, ix y0, ix x0, const ix step, float *v) {
   const int a = k.n + 2;
-  of_vf d[36], e[36], r[6];
-  if (y0 >= 0 && x0 >= 0 && y0 + a <= k.h && x0 + a <= k.w) {
-    OF_UNROLL for (int i = 0; i < a; i++)
-      OF_UNROLL for (int j = 0; j < a; j++)
-        d[i * a + j] = *(const of_vf *)(x + ((y0 + i) * k.w + x0 + j) * OF_LANES);
-  } else {
+  of_vf e[36], d[6], r[6], edge[36];
+  const float *from = x + (y0 * k.w + x0) * OF_LANES;
+  ix row = (ix)k.w * OF_LANES;
+  if (y0 < 0 || x0 < 0 || y0 + a > k.h || x0 + a > k.w) {
     for (int i = 0; i < a; i++)
       for (int j = 0; j < a; j++) {
         const bool in = y0 + i >= 0 && y0 + i < k.h && x0 + j >= 0 && x0 + j < k.w;
-        d[i * a + j] = in ? *(const of_vf *)(x + ((y0 + i) * k.w + x0 + j) * OF_LANES) : (of_vf){0};
+        edge[i * a + j] = in ? *(const of_vf *)(x + ((y0 + i) * k.w + x0 + j) * OF_LANES) : (of_vf){0};
       }
+    from = (const float *)edge;
+    row = (ix)a * OF_LANES;
   }
   const float *bt = k.n == 4 ? OF_BT4[0] : OF_BT2[0];
-  OF_UNROLL for (int j = 0; j < a; j++) of_winograd_apply(a, a, bt, d + j, a, e + j, a);
-  OF_UNROLL for (int i = 0; i < a; i++) {
+  OF_ROLLED for (int j = 0; j < a; j++) {
+    OF_UNROLL for (int i = 0; i < a; i++) d[i] = *(const of_vf *)(from + i * row + j * OF_LANES);
+    of_winograd_apply(a, a, bt, d, 1, r, 1);
+    OF_UNROLL for (int i = 0; i < a; i++) e[i * a + j] = r[i];
+  }
+  OF_ROLLED for (int i = 0; i < a; i++) {
     of_winograd_apply(a, a, bt, e + i * a, 1, r, 1);
     OF_UNROLL for (int j = 0; j < a; j++) *(of_vf *)(v + (i * a + j) * step) = r[j];
   }
@@ -65,16 +71,16 @@ AI void of_winograd_spread_tile(const struct of_winograd k, const float *x, ix y
 
 // Tiles [first, first + used) of all channels: v[(n + 2)^2][blocks][p][lanes]
 AI void of_winograd_spread(const struct of_winograd k, ix first, ix used, const float *x, float *v) {
-  const ix blocks = (k.ic + OF_LANES - 1) / OF_LANES, step = blocks * k.p * OF_LANES;
+  const ix blocks = (k.ic + OF_LANES - 1) / OF_LANES;
   for (ix b = 0; b < blocks; b++)
     for (ix t = 0; t < used; t++)
       of_winograd_spread_tile(k, x + b * k.h * k.w * OF_LANES, (first + t) / k.across * k.n - k.pt,
-                              (first + t) % k.across * k.n - k.pl, step, v + (b * k.p + t) * OF_LANES);
+                              (first + t) % k.across * k.n - k.pl, k.vstep, v + (b * k.p + t) * OF_LANES);
 }
 
 // m[B][p][lanes], T tiles of it: the sums over channels of v[blocks][p][lanes] and w[ic][B][lanes]
 AI void of_winograd_product(const struct of_winograd k, const int T, const int B, const float *v, const float *w,
-                            float *m) {
+                            struct of_stream ahead, float *m) {
   of_vf acc[OF_MAX_B][OF_MAX_T];
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
@@ -82,6 +88,7 @@ AI void of_winograd_product(const struct of_winograd k, const int T, const int B
     const int lanes = k.ic - i < OF_LANES ? k.ic - i : OF_LANES;
     OF_UNROLL4 for (int j = 0; j < lanes; j++, w += B * OF_LANES) {
       of_vf wv[OF_MAX_B];
+      of_stream_step(&ahead);
       OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * OF_LANES);
       OF_UNROLL for (int t = 0; t < T; t++)
         OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += v[t * OF_LANES + j] * wv[b];
@@ -96,10 +103,13 @@ AI void of_winograd_product(const struct of_winograd k, const int T, const int B
 AI void of_winograd_gather(const struct of_winograd k, const float *m, const float *bias, float *out) {
   const int a = k.n + 2;
   const float *at = k.n == 4 ? OF_AT4[0] : OF_AT2[0];
-  of_vf d[36], e[24], r[4];
-  OF_UNROLL for (int i = 0; i < a * a; i++) d[i] = *(const of_vf *)(m + (ix)i * k.blocks * k.p * OF_LANES);
-  OF_UNROLL for (int j = 0; j < a; j++) of_winograd_apply(k.n, a, at, d + j, a, e + j, a);
-  OF_UNROLL for (int i = 0; i < k.n; i++) {
+  of_vf e[24], d[6], r[4];
+  OF_ROLLED for (int j = 0; j < a; j++) {
+    OF_UNROLL for (int i = 0; i < a; i++) d[i] = *(const of_vf *)(m + (i * a + j) * (ix)k.mstep);
+    of_winograd_apply(k.n, a, at, d, 1, r, 1);
+    OF_UNROLL for (int i = 0; i < k.n; i++) e[i * a + j] = r[i];
+  }
+  OF_ROLLED for (int i = 0; i < k.n; i++) {
     of_winograd_apply(k.n, a, at, e + i * a, 1, r, 1);
     OF_UNROLL for (int j = 0; j < k.n; j++)
       *(of_vf *)(out + (i * k.n + j) * OF_LANES) = r[j] + *(const of_vf *)bias;

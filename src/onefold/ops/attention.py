@@ -37,10 +37,9 @@ class Attention(Op):
     one more key without a value. The query i stands at position i + offset of the keys, with
     from_end at i + lengths[b] - S (no less than i where padded is set); causal hides later keys,
     left and right (-1: without bound) those further away. softcap: cap(x) = softcap *
-    tanh(x / softcap), 0 for none. A query that sees nothing gives zeros, or, where undefined is set,
-    what the formula gives: not a number. scores >= 0 asks for a
-    second result [B, H, S, T]: the scaled product (0), capped (1), masked (2), or the
-    probabilities (3).
+    tanh(x / softcap), 0 for none. A query that sees nothing gives zeros, or, where undefined is
+    set, what the formula gives: not a number. scores >= 0 asks for a second result [B, H, S, T]:
+    the scaled product (0), capped (1), masked (2), or the probabilities (3).
     """
 
     scale: float = 1.0

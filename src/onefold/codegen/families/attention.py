@@ -45,7 +45,8 @@ class FusedAttention(Family):
             return "it has too few queries for packing the keys to pay"
         mask = node.input(3)
         if mask is not None:
-            if mask.dtype not in (dtypes.f32, dtypes.b1) or mask.is_const and mask.tensor.size == 1:
+            one = mask.is_const and mask.tensor.size == 1
+            if mask.dtype not in (dtypes.f32, dtypes.b1) or one:
                 return f"its mask is {mask.type}"
             if not mask.shape or mask.shape[-1] != k.shape[2]:
                 return "its mask does not tell every key"

@@ -115,7 +115,7 @@ class _Both:
             return (
                 f"of_conv_tile(k, {run.width}, {vectors}, 0, 0, {r.dim(column)}, {x} + {at}, w + "
                 f"{r.dim(dims.mul(block, lanes * self.k))}, {bias} + "
-                f"{r.dim(dims.mul(block, lanes))}, acc);"
+                f"{r.dim(dims.mul(block, lanes))}, OF_NO_STREAM, acc);"
             )
 
         sums = Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))

@@ -17,6 +17,7 @@ from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import (
+    STREAMED,
     Machine,
     Tile,
     choose_tile,
@@ -44,7 +45,10 @@ def weight_transform(n: int) -> Array:
 
 
 TRANSFORMS = {2: (50, 45), 4: (150, 170)}  # cycles, there and back, of a tile of a block
-CACHED = 400_000  # bytes between the transforms that stay in a cache near the core
+CACHED = 600_000  # bytes between the transforms that stay in a cache near the core
+DOUBT = 1.1  # how much better it must look than plain sums, which need less memory
+LARGE = 1 << 20  # bytes of weights that are not expected in a cache when the layer begins
+NEAR, FAR = 16.0, 5.0  # bytes a cycle from a shared cache, and from memory
 
 
 class Winograd(Family):
@@ -93,25 +97,36 @@ class _Winograd:
 
     def _plan(self) -> tuple[int, Tile, float]:
         """Tiles at a time, the tile of the products, and the estimate of cycles."""
-        m = self.m
-        one = self.points * (self.in_blocks + self.out_blocks) * m.lanes * 4
-        rounds = max(-(-self.tiles // max(CACHED // one, 8)), 1)
-        at_once = -(-self.tiles // rounds)
-        tile, product = choose_tile(m, self.oc, at_once, self.ic)
-        read = rounds * self.weight_bytes / _bytes_a_cycle(self.weight_bytes)
+        best: tuple[int, Tile, float] | None = None
         there, back = TRANSFORMS[self.n]
         moved = self.tiles * (self.in_blocks * there + self.out_blocks * back)
-        return at_once, tile, max(rounds * self.points * product, read) + moved
+        for rounds in range(1, max(self.tiles // 8, 1) + 1):
+            at_once = -(-self.tiles // rounds)
+            tile, product = choose_tile(self.m, self.oc, at_once, self.ic)
+            between = self.points * (self.in_blocks + self.out_blocks) * self.m.lanes * 4 * at_once
+            carried = rounds * between / (NEAR if between > CACHED else 4 * NEAR)
+            first = FAR if self.weight_bytes >= LARGE else NEAR
+            read = self.weight_bytes * (1 / first + (rounds - 1) / NEAR)
+            cost = DOUBT * (max(rounds * self.points * product, read) + moved + carried)
+            if best is None or cost < best[2]:
+                best = at_once, tile, cost
+        assert best is not None
+        return best
 
     def choice(self) -> Choice:
         name = f"conv_winograd{self.n}_{self.tile.columns}x{self.tile.vectors}"
         cost = self.cost * dims.upper(self.node.arg(0).shape[0])
-        between = self.in_blocks + self.out_blocks
         return Choice(
             name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
             ("of_winograd.h",), cost=cost,
-            scratch=self.points * between * self.at_once * self.m.lanes * 4,
+            scratch=self.points * sum(self._steps()) * 4,
         )  # fmt: skip
+
+    def _steps(self) -> tuple[int, ...]:
+        """Elements from one point to the next, of transformed inputs and of products: one vector
+        more than they take, lest a tile's points fall into one set of the cache."""
+        lanes = self.m.lanes
+        return tuple((b * self.at_once + 1) * lanes for b in (self.in_blocks, self.out_blocks))
 
     def packed(self) -> tuple[Array, ...]:
         g = weight_transform(self.n)
@@ -125,12 +140,13 @@ class _Winograd:
         x, w, bias, scratch = r.pointers
         lanes = self.m.lanes
         fields = (
-            self.n, self.ic, self.out_blocks, size(self.y_axis.size), size(self.x_axis.size),
+            self.n, self.ic, size(self.y_axis.size), size(self.x_axis.size),
             size(self.y_axis.begin), size(self.x_axis.begin), self.across, self.at_once,
+            *self._steps(),
         )  # fmt: skip
-        spread = self.points * self.in_blocks * self.at_once * lanes
+        spread = self.points * self._steps()[0]
         batch = counter(self.node.arg(0).shape[0], "i")
-        plane = size(padded_channels(self.node.arg(0).tensor)) * fields[3] * fields[4]
+        plane = size(padded_channels(self.node.arg(0).tensor)) * fields[2] * fields[3]
         at = r.dim(dims.mul(_at(batch), plane))
         body = [
             "const ix used = of_min_ix(k.p, tiles - first);",
@@ -154,17 +170,29 @@ class _Winograd:
         """For each point a product of the tiles' matrix and a matrix of weights."""
         lanes, at_once = self.m.lanes, self.at_once
         lines = [
-            f"const float *vq = v + q * {self.in_blocks * at_once * lanes};",
+            "const float *vq = v + q * k.vstep;",
             f"const float *wq = {w} + q * {self.out_blocks * lanes * self.ic};",
-            f"float *mq = m + q * {self.out_blocks * at_once * lanes};",
+            "float *mq = m + q * k.mstep;",
         ]
+        runs = runs_of(at_once, self.tile.columns)
+        passes = sum(r.count for r in runs if isinstance(r.count, int))
         for g in groups_of(self.oc, lanes, self.tile.vectors):
             inner: list[str] = []
-            for run in runs_of(at_once, self.tile.columns):
+            before = 0  # tiles of the runs before
+            for run in runs:
+                ahead = "OF_NO_STREAM"
+                if self.weight_bytes >= STREAMED:
+                    number = f"{before} + t" if run.count != 1 else str(before)
+                    ahead = (
+                        f"of_share({number}, {passes}, {g.vectors}, {self.ic}, "
+                        f"wq + (b + {g.vectors}) * {lanes * self.ic})"
+                    )
+                assert isinstance(run.count, int)
+                before += run.count
                 at = f"(t * {run.width} + {run.first})" if run.count != 1 else str(run.first)
                 call = (
                     f"of_winograd_product(k, {run.width}, {g.vectors}, vq + {at} * {lanes}, "
-                    f"wq + b * {lanes * self.ic}, mq + (b * {at_once} + {at}) * {lanes});"
+                    f"wq + b * {lanes * self.ic}, {ahead}, mq + (b * {at_once} + {at}) * {lanes});"
                 )
                 inner += [call] if run.count == 1 else loop("t", str(run.count), [call])
             lines.append(
@@ -219,11 +247,6 @@ class _Winograd:
             end = str(self.n) if whole else f"of_min_ix({self.n}, {total} - {at.name})"
             body = [*(["OF_UNROLL"] if whole else []), *loop(c.name, end, body)]
         return body
-
-
-def _bytes_a_cycle(weights: int) -> float:
-    """How fast weights of that many bytes are read, from the cache that they fit in."""
-    return 40.0 if weights < 1 << 20 else 20.0 if weights < 1 << 24 else 10.0
 
 
 def _at(c: Sym) -> Dim:
