@@ -139,7 +139,7 @@ class ResizeAxis(Sized):
         if self.coordinate == "tf_half_pixel_for_nn":
             return (i + F(0.5)) / s
         if self.coordinate == "pytorch_half_pixel":
-            return np.full(size, -0.5, F) if width == 1 else half
+            return np.zeros(size, F) if size == 1 else half
         if self.coordinate == "half_pixel_symmetric":
             return F(extent / 2) * (F(1) - F(size) / width) + half
         if self.coordinate == "tf_crop_and_resize":
@@ -281,7 +281,7 @@ class ResizeAxis(Sized):
         if self.coordinate == "tf_half_pixel_for_nn":
             return (at + 0.5) / s
         if self.coordinate == "pytorch_half_pixel":
-            return scalar.where(width.eq(1.0), -0.5, half)
+            return scalar.where(new.eq(1.0), 0.0, half)
         return half
 
     def _round(self, x: Scalar, extent: Dim) -> Scalar:

@@ -170,13 +170,15 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
         kernel_ptrs.append(p.name(draft.scratch, "uint8_t", "s"))
     t = draft.out.tensor
     blocked = t.layout > 0 and padded_channels(t) != t.shape[1]
+    # A kernel clears the lanes behind its own channels: those of the whole result, not of a part.
+    fills = blocked and choice.blocks and draft.start is None
     body = choice.render(
         Rendering(
             tuple(kernel_ptrs), names[id(draft.out)], store, dim, where,
-            blocked and choice.blocks, team,
+            fills, team,
         )
     )
-    if blocked and not choice.blocks:
+    if blocked and not fills:
         rest = unused_lanes(draft.out, expr.shape, names, draft.start, team)
         note(rest.symbols)
         body = "\n".join([body, *rest.lines])
