@@ -143,12 +143,15 @@ class Assembler:
         """A share of the buffer of the concatenation that v is a part of, where it is one run."""
         for n in v.uses:
             p = low.lowered.get(id(n))
-            if not isinstance(p, Pieces) or v.tensor.layout or sum(u is v for u in n.inputs) != 1:
+            if not isinstance(p, Pieces) or sum(u is v for u in n.inputs) != 1:
                 continue
             y = n.outputs[0]
             outer = dims.product(y.shape[: p.axis])
             start = self._start_of(v, n, p)
-            if outer != 1 or start is None or y.tensor.layout or y.dtype is not v.dtype:
+            if outer != 1 or start is None or y.dtype is not v.dtype:
+                continue
+            block = y.tensor.layout
+            if block != v.tensor.layout or (block and (p.axis != 1 or dims.mod(start, block) != 0)):
                 continue
             inner = dims.product(y.shape[p.axis + 1 :])
             offset = dims.mul(start, inner)
