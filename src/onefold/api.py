@@ -124,7 +124,37 @@ class Model:
 
     def bind(self, binding: Binding) -> Graph:
         """The graph under a binding of shapes, dimensions and values."""
-        return self.read.graph(binding)
+        from onefold.errors import UnsupportedModelError
+
+        try:
+            return self.read.graph(binding)
+        except UnsupportedModelError as e:
+            if not self._fits_otherwise(binding, {m.layer for m in e.misses}):
+                raise
+            layers = "a layer does" if len(e.misses) == 1 else f"{len(e.misses)} layers do"
+            raise ShapeError(
+                f"{layers} not take the sizes given", where=e.where, detail=e.lines(),
+                why="with other sizes the model is taken",
+                remedy="Give sizes or contents that fit: --shape INPUT=1x3x224x224, "
+                       "--dim NAME=SIZE, --value INPUT=1,2,3.",
+            ) from None  # fmt: skip
+
+    def _fits_otherwise(self, binding: Binding, layers: set[str]) -> bool:
+        """Whether none of the layers is refused where nothing is fixed."""
+        from onefold.errors import OnefoldError, UnsupportedModelError
+        from onefold.frontend.binding import Binding, ValueNeeded
+
+        if not (binding.shapes or binding.dims or binding.values):
+            return False
+        try:
+            self.read.graph(Binding())
+        except ValueNeeded:  # all operators are known, so it is the contents given
+            return bool(binding.values)
+        except UnsupportedModelError as e:
+            return not layers & {m.layer for m in e.misses}
+        except OnefoldError:
+            return False
+        return True
 
     def compile(
         self,
@@ -158,7 +188,8 @@ class Model:
         from onefold.forms import Program, Wanted
 
         _check_precision(precision)
-        _check_options(threads, optimize)
+        _check_threads(threads)
+        check_optimize(optimize)
         if threads != 1:
             warnings.warn(
                 f"{threads} threads were asked for; programs of this version run on one",
@@ -180,11 +211,15 @@ class Model:
         return f"Model({self.name}: {ins} -> {outs})"
 
 
-def _check_options(threads: int, optimize: str) -> None:
+def _check_threads(threads: int) -> None:
     """Raises OptionError."""
     if not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise OptionError(f"threads={threads} is out of range",
                           why="it is a number from 1 to 1024")  # fmt: skip
+
+
+def check_optimize(optimize: str) -> None:
+    """Raises OptionError."""
     if optimize not in OPTIMIZE:
         raise OptionError(f"there is no optimisation '{optimize}'",
                           why="it is one of " + ", ".join(OPTIMIZE))  # fmt: skip

@@ -449,7 +449,12 @@ class InputError(OnefoldError):
         ("a missing batch dimension", "float64 instead of float32",
          "channels last instead of channels first"),
         "`onefold inspect MODEL` shows the names, shapes and types that are expected.")
-    kinds = (INPUT,)
+    FULL = Kind(
+        "OF502", "state is full",
+        "A state that grows with each call has reached the bound that it was compiled for.",
+        ("more calls than the bound has room for",),
+        "Call reset(), or compile with a wider range: `--dim NAME=LO..HI`.")
+    kinds = (INPUT, FULL)
 
 
 class RunError(OnefoldError):

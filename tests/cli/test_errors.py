@@ -7,10 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from onnx import helper
 
 from onefold.cli import _failure
 from onefold.errors import MemoryLimitError, ShapeError
 from onefold.frontend.binding import ValueNeeded
+from tests.cli.made import save, value
 
 
 def test_missing_file(cli) -> None:
@@ -54,6 +56,41 @@ def test_usage_as_json(cli) -> None:
     assert done.code == 2
     assert done.json["error"] == "UsageError"
     assert "MODEL" in done.json["what"]
+
+
+@pytest.mark.toolchain
+def test_sizes_that_do_not_fit_are_named_as_the_cause(cli, tmp_path) -> None:
+    pool = helper.make_node("AveragePool", ["x"], ["y"], name="pool", kernel_shape=[4, 4])
+    shape = [1, 1, "h", "w"]
+    path = save(tmp_path / "p.onnx", [pool], [value("x", shape)], [value("y", shape)])
+    for verb in ("run", "check", "inspect"):
+        done = cli(verb, path)  # both dimensions are taken as 1
+        assert done.code == 1
+        assert "OF201: a layer does not take the sizes given" in done.err
+        assert "layer 'pool' (AveragePool)" in done.err
+        assert "--dim h=SIZE" in done.err
+    assert cli("run", path, "--dim", "h=8", "--dim", "w=8").code == 0
+
+
+def test_the_memory_limit_is_named(cli, models, monkeypatch) -> None:
+    monkeypatch.setenv("ONEFOLD_MEMORY_LIMIT", "10")
+    done = cli("inspect", models / "net.onnx")
+    assert done.code == 1
+    assert "OF601: Conv: its result takes 1280 bytes" in done.err
+    assert "raise ONEFOLD_MEMORY_LIMIT" in done.err
+
+
+@pytest.mark.parametrize("prefix", ["1abc", "a b", "int", "of_x", "ä"])
+def test_prefixes_that_are_no_names(cli, models, prefix: str) -> None:
+    done = cli("build", models / "net.onnx", "--out", "x", "--prefix", prefix)
+    assert done.code == 2
+    assert "OF610" in done.err and "cannot begin the names of functions" in done.err
+
+
+def test_an_optimisation_that_does_not_exist(cli, models) -> None:
+    done = cli("build", models / "net.onnx", "--out", "x", "--optimize=-O9")
+    assert done.code == 2
+    assert "OF610: there is no optimisation '-O9'" in done.err
 
 
 def test_misspelt_verb(cli) -> None:

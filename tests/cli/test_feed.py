@@ -54,6 +54,10 @@ def test_mean_and_std_in_pixels_and_in_fractions() -> None:
     port = Port("x", F32, (1, 3, 1, 1))
     for style in (Style(mean=(127.5,), std=(127.5,)), Style(mean=(0.5,), std=(0.5,))):
         np.testing.assert_allclose(image.numbers(pixels, port, style)[0].reshape(-1), [-1, 0, 1])
+    as_they_are = Style(mean=(0.0,), std=(1.0,))
+    assert image.numbers(pixels, port, as_they_are)[0].reshape(-1).tolist() == [0, 127.5, 255]
+    imagenet = image.numbers(pixels, port, Style(mean=(0.485,)))[0].reshape(-1)
+    np.testing.assert_allclose(imagenet, [-0.485, 0.015, 0.515])
     quantized = Port("x", I8, (1, 3, 1, 1), scale=1 / 127.5, zero_point=-1)
     got, how = image.numbers(pixels, quantized, Style(mean=(0.5,), std=(0.5,)))
     assert got.reshape(-1).tolist() == [-128, -1, 127]
@@ -124,6 +128,15 @@ def test_arrays_change_type_only_where_values_stay() -> None:
         arrays.fitted(np.array([0.5, 1, 2]), port)
     real = arrays.fitted(np.array([0.5, 1.0, 2.0]), Port("x", U8, (3,), scale=0.5, zero_point=1))
     assert real.array.tolist() == [2, 3, 5]
+
+
+def test_text(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.array(["a", "bc"]))
+    port = Port("x", np.dtype(object), (2,))
+    fed = arrays.read(tmp_path / "t.npy", port, Style())
+    assert fed.array.dtype == object and fed.array.tolist() == ["a", "bc"]
+    with pytest.raises(InputError, match="not float32"):
+        arrays.fitted(np.array(["1"]), Port("x", F32, (1,)))
 
 
 def test_archives_hold_no_pickles(tmp_path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import helper
 
+import onefold
 from onefold.dev.measure import Times, interleaved, peak_call, ratios, timed
+from onefold.errors import InputError
+from tests.cli.made import save, value
 
 
 def test_contestants_run_in_turns() -> None:
@@ -21,6 +26,23 @@ def test_facts_of_times() -> None:
     assert times.median == 3 and times.least == 1
     assert times.spread == pytest.approx((4.5 - 1.5) / 3)
     assert ratios((2.0, 9.0, 4.0), (1.0, 3.0, 1.0)) == 3
+
+
+@pytest.mark.toolchain
+def test_a_state_that_is_full_begins_anew(cli, tmp_path) -> None:
+    make = helper.make_node
+    nodes = [make("Concat", ["past", "frame"], ["cache"], axis=0),
+             make("ReduceMean", ["cache"], ["mean"], axes=[0])]  # fmt: skip
+    path = save(tmp_path / "w.onnx", nodes, [value("frame", [1, 4]), value("past", ["n", 4])],
+                [value("mean", [1, 4]), value("cache", ["m", 4])])  # fmt: skip
+    words = ("--state", "cache=past", "--dim", "n=0..3")
+    assert cli("run", path, *words, "--json").json["latency"]["runs"] == 20
+    assert cli("bench", path, *words, "--against", "none", "--rounds", 3).code == 0
+    program = onefold.load(path).compile(dims={"n": "0..1"}, states={"cache": "past"})
+    program({"frame": np.zeros((1, 4), np.float32)})
+    with pytest.raises(InputError, match="the state is full") as e:
+        program({"frame": np.zeros((1, 4), np.float32)})
+    assert e.value.code == "OF502"
 
 
 def test_a_limit_ends_the_runs() -> None:

@@ -20,6 +20,15 @@ def test_explain(cli) -> None:
     assert "there is no error code 'OF999'" in wrong.err
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_no_word_is_cut(cli, monkeypatch, width: int) -> None:
+    whole = cli("targets").out
+    assert all(line == line.rstrip() for line in whole.splitlines())
+    monkeypatch.setenv("COLUMNS", str(width))
+    narrow = cli("targets").out
+    assert set(narrow.split()) >= {w for w in whole.split() if w.isalnum() and w != "target"}
+
+
 def test_targets(cli) -> None:
     rows = {t["name"]: t for t in cli("targets", "--json").json["targets"]}
     assert rows["host"]["runs_here"] == "directly"

@@ -14,6 +14,7 @@ from onefold.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 CELL = 60
 """Most characters of one cell; a name from a model may have 100,000."""
@@ -60,14 +61,63 @@ class Out:
         from rich.table import Table
 
         cols = [c if isinstance(c, Column) else Column(c) for c in columns]
+        cells = [[_cell(x, c.limit) for x, c in zip(row, cols, strict=True)] for row in rows]
+        widths = _widths(cols, cells, self.console.width)
+        if widths is None:
+            self._records(cols, cells)
+            return
         made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold",
                      show_header=any(c.title for c in cols))  # fmt: skip
-        for c in cols:
+        for c, width in zip(cols, widths, strict=True):
             made.add_column(c.title, justify="right" if c.right else "left", overflow="fold",
-                            no_wrap=c.right)  # fmt: skip
-        for row in rows:
-            made.add_row(*(_cell(x, c.limit) for x, c in zip(row, cols, strict=True)))
-        self.console.print(made)
+                            no_wrap=c.right, width=width)  # fmt: skip
+        for row in cells:
+            made.add_row(*row)
+        if self.console.is_terminal:
+            self.console.print(made)
+            return
+        with self.console.capture() as text:
+            self.console.print(made)
+        for line in text.get().splitlines():  # a file needs no blanks up to the last column
+            self.console.print(line.rstrip(), soft_wrap=True)
+
+    def _records(self, cols: Sequence[Column], cells: Sequence[Sequence[Text]]) -> None:
+        """A table that is wider than the terminal: a line for each cell."""
+        from rich.text import Text
+
+        indent = max((len(c.title) for c in cols[1:]), default=0) + 3
+        for row in cells:
+            self.console.print(row[0], soft_wrap=True)
+            for c, cell in zip(cols[1:], row[1:], strict=True):
+                if cell.plain:
+                    self.console.print(Text(f"  {c.title}".ljust(indent)) + cell, soft_wrap=True)
+
+
+GAP = 3  # columns between two columns of a table
+WORD = 24  # letters; longer words may be cut where room is scarce
+
+
+def _widths(
+    cols: Sequence[Column], cells: Sequence[Sequence[Text]], room: int
+) -> list[int] | None:
+    """Widths of columns in which no word is cut; None where there is no room for them."""
+    from rich.cells import cell_len
+
+    columns = [[c.title, *(row[k].plain for row in cells)] for k, c in enumerate(cols)]
+    full = [max(cell_len(t) for t in texts) for texts in columns]
+    least = [
+        width if c.right
+        else max((min(cell_len(w), WORD) for t in texts for w in t.split()), default=0)
+        for c, width, texts in zip(cols, full, columns, strict=True)
+    ]  # fmt: skip
+    room -= GAP * (len(cols) - 1)
+    if sum(least) > room:
+        return None
+    widths = least
+    while widths != full and sum(widths) < room:
+        k = min((k for k in range(len(full)) if widths[k] < full[k]), key=lambda k: widths[k])
+        widths[k] += 1
+    return widths
 
 
 def _cell(content: Any, limit: int) -> Any:

@@ -20,7 +20,7 @@ from onefold.cli._output import Column, Out, count, finish
 @click.option(
     "--optimize",
     default="",
-    metavar="-O3|-Os|-O2",
+    metavar="-O3|-O2|-Os|-Oz|...",
     help="For the compiler (default: -O3, and -Os without an operating system).",
 )
 @click.option(

@@ -73,12 +73,13 @@ def _show(facts: dict[str, Any], out: Out) -> None:
     rows = [
         (p["name"], _found(p), p["gives"], "" if p["found"] else p["how"]) for p in facts["parts"]
     ]
-    out.table(["part", Column("found", limit=44), Column("gives", limit=90), "how to get it"], rows)
+    long = [Column("found", limit=200), Column("gives", limit=400)]
+    out.table(["part", *long, "how to get it"], rows)
     out.title("model formats")
     out.table(["", ""], [(f["name"], f["title"]) for f in facts["formats"]])
     out.title("environment variables")
     out.table(
-        [Column("", limit=40), Column("", limit=100), ""],
+        [Column("", limit=40), Column("", limit=400), ""],
         [(k["name"], k["help"], k["value"] and f"now {k['value']}") for k in facts["knobs"]],
     )
     missing = [p["name"] for p in facts["parts"] if p["required"] and not p["found"]]

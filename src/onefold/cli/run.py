@@ -34,8 +34,8 @@ def _numbers(ctx: Any, param: Any, text: str) -> tuple[float, ...]:
     "inputs",
     multiple=True,
     metavar="NAME=FILE",
-    help="Contents of an input: .npy, .npz, .png, .jpg, .bmp, .wav. The name may be left "
-    "out where the model has one input.",
+    help="Contents of an input: .npy, .npz, .png, .jpg, .bmp, .wav; text as a .npy of strings. "
+    "The name may be left out where the model has one input.",
 )
 @click.option("--labels", metavar="FILE", help="Names of the classes, one per line.")
 @click.option(
@@ -51,7 +51,8 @@ def _numbers(ctx: Any, param: Any, text: str) -> tuple[float, ...]:
     callback=_numbers,
     default="",
     metavar="M[,M,M]",
-    help="Pictures: taken from each pixel (0..255, or 0..1 with a --std up to 1).",
+    help="Pictures: taken from each pixel, which is 0..255, or 0..1 where these numbers are at "
+    "most 1 and one is a fraction. `--mean 0 --std 1` is the pixels as they are.",
 )
 @click.option(
     "--std",
@@ -135,14 +136,14 @@ class Done:
 
 
 def _call(wishes: Wishes, model: Model, given: Given, runs: int) -> Done:
-    from onefold.dev.measure import timed
+    from onefold.dev.measure import again_and_again, timed
     from onefold.target import find, runs_here
 
     if not runs_here(find(wishes.target)):
         return _emulated(wishes, model, given)
     program = wishes.compile(model)
     outs = program(given.arrays)
-    times = timed(lambda: program(given.arrays), runs, limit=2.0).facts() if runs else None
+    times = timed(again_and_again(program, given.arrays), runs, limit=2.0).facts() if runs else None
     refusals = [list(r) for r in program.report.get("refusals", ())]
     return Done(outs, times, refusals=refusals)
 

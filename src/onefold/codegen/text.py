@@ -40,6 +40,12 @@ def c_name(text: str, limit: int = 40) -> str:
     return name
 
 
+def is_c_name(text: str) -> bool:
+    """Whether a text can name what is ours in C as it is."""
+    plain = text.isascii() and text.isidentifier()
+    return plain and text not in C_KEYWORDS and not text.startswith("of_")
+
+
 def c_comment(text: str, limit: int = 100) -> str:
     """Any text made harmless inside a C comment: one line, ASCII, no */, no trigraph, no splice."""
     flat = "".join(ch if 32 <= ord(ch) < 127 else "." for ch in text[: limit * 2])

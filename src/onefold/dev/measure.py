@@ -14,7 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from onefold.errors import InputError
+
+if TYPE_CHECKING:
+    from onefold.forms import Program
 
 Call = Callable[[], Any]
 
@@ -47,6 +52,21 @@ class Times:
     def facts(self) -> dict[str, Any]:
         return {"median_s": self.median, "min_s": self.least, "spread": self.spread,
                 "runs": len(self.rounds)}  # fmt: skip
+
+
+def again_and_again(program: Program, inputs: Mapping[str, Any]) -> Call:
+    """A call of a program that begins anew where its state is full."""
+
+    def call() -> Any:
+        try:
+            return program(inputs)
+        except InputError as e:
+            if e.kind is not InputError.FULL:
+                raise
+        program.reset()
+        return program(inputs)
+
+    return call
 
 
 def timed(call: Call, runs: int, limit: float) -> Times:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onefold.ir import dims, dtypes
-from onefold.ir.limits import WORK_LIMIT, FoldBudget, too_large
+from onefold.ir.limits import WORK_LIMIT, FoldBudget, check_sizes
 from onefold.ir.types import AnyType, Quant, TensorType
 
 if TYPE_CHECKING:
@@ -322,10 +322,7 @@ class Builder:
         node = Node(op, inputs, (), self.origin, regions)
         try:
             kinds = list(types) if types is not None else list(op.infer(node))
-            if why := too_large(kinds):
-                from onefold.ops.base import Refusal
-
-                raise Refusal(why)
+            check_sizes(kinds)
             hints = [name] if isinstance(name, str) else list(name)
             hints += [""] * (len(kinds) - len(hints))
             outs = [

@@ -33,21 +33,22 @@ WORK_LIMIT = 1 << 28
 MAX_RANK = 64
 
 
-def too_large(types: Iterable[AnyType]) -> str:
-    """Why a result of one of these types is not taken; empty where all are."""
+def check_sizes(types: Iterable[AnyType]) -> None:
+    """Raises Refusal where a result of one of these types is not taken."""
+    from onefold.ops.base import Refusal, TooLarge
+
     limit = knobs.MEMORY_LIMIT.get()
     for t in types:
         if not isinstance(t, TensorType):
             continue
         if t.rank > MAX_RANK:
-            return f"its result has {t.rank} dimensions, and at most {MAX_RANK} are taken"
+            raise Refusal(f"its result has {t.rank} dimensions, and at most {MAX_RANK} are taken")
         if any(isinstance(d, int) and d < 0 for d in t.shape):
-            return f"its result would have the shape {list(t.shape)}"
+            raise Refusal(f"its result would have the shape {list(t.shape)}")
         size = t.size
         if isinstance(size, int) and size * t.dtype.bytes > limit:
-            return (f"its result takes {size * t.dtype.bytes} bytes, more than the limit of "
-                    f"{limit} (ONEFOLD_MEMORY_LIMIT)")
-    return ""
+            raise TooLarge(f"its result takes {size * t.dtype.bytes} bytes, more than the limit of "
+                           f"{limit} (ONEFOLD_MEMORY_LIMIT)")  # fmt: skip
 
 
 def foldable_size(t: AnyType) -> int:

@@ -41,6 +41,10 @@ class Refusal(Exception):
     """An operator's attributes, types or shapes are not taken; the text says why."""
 
 
+class TooLarge(Refusal):
+    """A result would take more bytes than ONEFOLD_MEMORY_LIMIT allows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One test of an operator: inputs (arrays, made by a seeded function or given), attributes.

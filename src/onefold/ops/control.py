@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onefold.errors import UnsupportedModelError
+from onefold.errors import MemoryLimitError, UnsupportedModelError
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Graph, Node, Value, detach
@@ -164,7 +164,7 @@ class Loop(Op):
             outs = make_loop(b, trips, n.input(1), start, body, n.output_names)
             if len(n.importer.misses) == before:
                 return outs
-        except (UnsupportedModelError, Refusal, LookupError, TypeError):
+        except (UnsupportedModelError, MemoryLimitError, Refusal, LookupError, TypeError):
             if not _unrollable(trips):
                 raise
         if not _unrollable(trips):

@@ -145,7 +145,7 @@ def _out_of_bounds(d: Mapping[str, Any], size: int) -> InputError:
     if d.get("next") is not None:
         return InputError(
             f"the state is full: {d['name']} would become {size}", why=why,
-            remedy="Call reset(), or compile with a wider range: --dim NAME=LO..HI.",
+            kind=InputError.FULL,
         )  # fmt: skip
     return InputError(f"the dimension {d['name']} is {size}", why=why,
                       remedy="Compile with a wider range: --dim NAME=LO..HI.")  # fmt: skip

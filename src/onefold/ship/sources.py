@@ -37,7 +37,7 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
         "// Runs the model on files. " + c_comment(program.name), *ports,
         f'#include "{prefix}.h"',
         '#include "onefold_semihost.h"' if target.os == "none"
-        else "#include <stddef.h>\n#include <stdio.h>",
+        else "#include <stddef.h>\n#include <stdio.h>\n#include <stdlib.h>",
         "",
         f"extern const unsigned char {prefix}_weights[];",
         *_arenas(program, up),
@@ -117,14 +117,14 @@ _LINUX = """
 static void get(const char *name, void *to, size_t bytes) {
   FILE *f = fopen(name, "rb");
   if (!f || fread(to, 1, bytes, f) != bytes)
-    fprintf(stderr, "cannot read %s\\n", name), __builtin_trap();
+    fprintf(stderr, "cannot read %s\\n", name), exit(1);
   fclose(f);
 }
 
 static void put(const char *name, const void *from, size_t bytes) {
   FILE *f = fopen(name, "wb");
   if (!f || fwrite(from, 1, bytes, f) != bytes)
-    fprintf(stderr, "cannot write %s\\n", name), __builtin_trap();
+    fprintf(stderr, "cannot write %s\\n", name), exit(1);
   fclose(f);
 }
 

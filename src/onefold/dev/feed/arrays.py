@@ -50,6 +50,8 @@ def read(path: Path, port: Port, style: Style) -> Fed:
 def fitted(array: Array, port: Port) -> Fed:
     """The array in the port's rank and element type, where no value changes its meaning."""
     array, notes = fit_shape(array, port)
+    if array.dtype.kind == "U" and port.dtype == object:  # text is kept as objects
+        return Fed(array.astype(object), tuple(notes))
     if array.dtype == port.dtype:
         return Fed(array, tuple(notes))
     with np.errstate(all="ignore"):

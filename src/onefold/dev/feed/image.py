@@ -77,9 +77,10 @@ def _has_channel(port: Port) -> bool:
 def numbers(pixels: Array, port: Port, style: Style) -> tuple[Array, str]:
     """Pixels 0..255 as values of the port, and in words how.
 
-    With mean or std: (pixel - mean) / std, in fractions of 255 where both are at most 1, and
-    quantized by the input's scale. Else integers take the pixels (signed ones less 128), which is
-    what quantized picture models are trained for, and floats take pixel / 255.
+    With mean or std: (pixel - mean) / std, and quantized by the input's scale; pixels are 0..255,
+    or 0..1 where one of these numbers is a fraction, as those of normalised pictures are. Else
+    integers take the pixels (signed ones less 128), which is what quantized picture models are
+    trained for, and floats take pixel / 255.
     """
     if style.mean or style.std:
         return _normalised(pixels, port, style)
@@ -99,7 +100,8 @@ def _normalised(pixels: Array, port: Port, style: Style) -> tuple[Array, str]:
             raise OptionError(f"{what} has {given.size} values for {pixels.shape[-1]} channels")
     if not np.all(std > 0):
         raise OptionError("--std must be above 0")
-    unit = 255.0 if np.max(np.abs(mean)) <= 1 and np.max(std) <= 1 else 1.0
+    given = np.abs(np.concatenate([mean, std]))
+    unit = 255.0 if np.all(given <= 1) and np.any((given > 0) & (given < 1)) else 1.0
     real = (pixels / unit - mean) / std
     shown = "pixel / 255" if unit == 255 else "pixel"
     how = f"({shown} - {_list(mean)}) / {_list(std)}"

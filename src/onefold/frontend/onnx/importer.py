@@ -23,7 +23,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.graph import Array, Builder, Graph, Origin, Value, detach
 from onefold.ir.types import AnyType, OptionalType, SequenceType, TensorType
 from onefold.ops import registry
-from onefold.ops.base import NeedsValue, Op, Refusal
+from onefold.ops.base import NeedsValue, Op, Refusal, TooLarge
 from onefold.ops.formats import Given, OnnxNode
 from onefold.ops.sequence import Optional, SequenceConstruct
 
@@ -293,6 +293,8 @@ class Importer:
                 outs = self._node(n)
             except Poison:
                 outs = []
+            except TooLarge as e:
+                raise MemoryLimitError(f"{n.op_type}: {e}", where=f"layer '{_label(n)}'") from None
             except Refusal as e:
                 self._miss(n, str(e))
                 outs = []

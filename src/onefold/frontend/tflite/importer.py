@@ -27,7 +27,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.graph import Array, Builder, Graph, Node, Origin, State, Value
 from onefold.ir.types import Quant, TensorType
 from onefold.ops import registry
-from onefold.ops.base import NeedsValue, Op, Refusal
+from onefold.ops.base import NeedsValue, Op, Refusal, TooLarge
 from onefold.ops.formats import Given, GivenTypes, TfliteNode
 
 MAX_MISSES = 1000  # one report need not be longer
@@ -265,6 +265,9 @@ class Importer:
                 outs = self._operator(g, op)
             except Poison:
                 outs = []
+            except TooLarge as e:
+                where = f"layer '{label(g, op)}'"
+                raise MemoryLimitError(f"{op.name}: {e}", where=where) from None
             except Refusal as e:
                 self.misses.append(Miss(label(g, op), op.name, str(e)))
                 outs = []
