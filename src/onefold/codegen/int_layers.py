@@ -5,7 +5,7 @@ weights less their zero point, and what makes a stored element of a sum.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -105,6 +105,18 @@ class Layer:
     @property
     def depthwise(self) -> bool:
         return self.groups == self.size[2] == self.result[2]
+
+    def in_one_row(self) -> Layer:
+        """The same layer with all columns in one row, where its input may be read like that."""
+        (h, w, c), (rows, columns, channels) = self.size, self.result
+        last = self.steps[1:] == (w * c, c, 1)
+        if not last or self.kernel != (1, 1) or self.strides != (1, 1) or (h, w) != (rows, columns):
+            return self
+        return replace(
+            self, size=(1, h * w, c), steps=(self.steps[0], h * w * c, c, 1),
+            result=(1, rows * columns, channels),
+            index=lambda n, c, y, x: self.index(n, c, *dims.unravel(x, (rows, columns))),
+        )  # fmt: skip
 
     def reach(self, outputs: int, axis: int) -> int:
         """Rows or columns of the input that neighbouring outputs read."""
@@ -233,6 +245,8 @@ def _qconv(node: Node, op: QConv) -> Layer | str:
 def _qmatmul(node: Node, op: QMatMul) -> Layer | str:
     w = node.const(1)
     assert w is not None
+    if node.arg(0).tensor.layout:
+        return "its input lies in channel blocks"
     if w.ndim != 2:
         return f"its right side has shape {list(w.shape)}"
     k, channels = w.shape

@@ -103,9 +103,10 @@ struct of_image {
     else if (c == 16 && k.sc == 1 && sizeof(TO) == 1) /* sums of bytes wrap */                   \
       for (ix i = 0; i < k.w; i++)                                                               \
         *(of_v16 *)(to + i * 16) = *(const of_v16 *)(x + i * k.sx) + (uint8_t)add;               \
-    else if (c <= 4) /* a few planes, interleaved */                                             \
+    else if (c <= 4) /* a few planes, interleaved; what is unused is written, so that all is */  \
       for (ix i = 0; i < k.w; i++)                                                               \
-        OF_UNROLL for (int j = 0; j < c; j++) to[i * k.col + j] = (TO)(x[i * k.sx + j * k.sc] + add); \
+        OF_UNROLL for (int j = 0; j < k.col; j++)                                                \
+          to[i * k.col + j] = (TO)(x[i * k.sx + (j < c ? j : c - 1) * k.sc] + add);              \
     else                                                                                         \
       for (ix i = 0; i < k.w; i++)                                                               \
         for (ix j = 0; j < c; j++) to[i * k.col + j] = (TO)(x[i * k.sx + j * k.sc] + add);       \

@@ -1,7 +1,9 @@
-"""The running machine as a target: read from /proc and /sys, no instruction executed."""
+"""The running machine as a target: read from /proc and /sys, no instruction executed; the system is
+asked for what it only grants on request."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from functools import cache
@@ -64,10 +66,22 @@ def host_facts(isa: Isa | None = None) -> HostFacts:
     """Architecture, CPU name, features, cores and caches of the running machine."""
     from onefold.target import load_isa
     isa = isa or load_isa(host_arch())
-    cpu, features = describe(isa, cpu_words(_read("/proc/cpuinfo")))
+    words = cpu_words(_read("/proc/cpuinfo"))
+    if "amx_tile" in words and not _allows_tiles():
+        words = frozenset(w for w in words if not w.startswith("amx"))
+    cpu, features = describe(isa, words)
     if isa.arch == "aarch64":
         features |= {"neon"}  # part of every ARMv8-A Linux; /proc may be hidden in a sandbox
     return HostFacts(isa.arch, cpu, features, len(os.sched_getaffinity(0)), _caches())
+
+
+def _allows_tiles() -> bool:
+    """Whether this process may use the matrix unit of x86: Linux grants it once it is asked."""
+    arch_prctl, request, tiles = 158, 0x1023, 18
+    try:
+        return ctypes.CDLL(None).syscall(arch_prctl, request, tiles) == 0
+    except (OSError, AttributeError):
+        return False
 
 
 def _caches() -> tuple[int, ...]:

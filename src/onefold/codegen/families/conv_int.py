@@ -20,6 +20,7 @@ from onefold.codegen.tiles import (
     choose_tile,
     groups_of,
     lane_check,
+    runs_of,
 )
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -32,6 +33,8 @@ SMALL = 8 << 10  # bytes of prepared rows that are always allowed
 SHARE = 8  # more are where input and output together take so many times as much
 LEAST = 4  # output rows at a time where neighbours share input rows, which are prepared again
 LONG, FEW = 1024, 4  # elements of an input beyond which a copy counts, results that do not
+TILE = 16  # rows and columns of a matrix unit's tile
+START = 200  # cycles until it has been set up
 LONGEST = 1 << 22  # products in a sum: beyond, i32 pairs could wrap before they are added up
 
 
@@ -102,6 +105,8 @@ class IntKernel:
         """block: channels of a column are filled up to whole ones; apart: blocks are images."""
         m = Machine.of(target)
         assert m is not None
+        if layer.x.dtype.name == form.kind:
+            layer = layer.in_one_row()
         self.layer, self.m, self.form = layer, m, form
         h, w, c = layer.size
         self.rows, self.columns, self.channels = layer.result
@@ -254,6 +259,7 @@ class _Conv(IntKernel):
         form = form_of(target, layer.weights)
         whole = layer.dilations[1] == 1
         super().__init__(layer, target, form, 1 if whole else form.step)
+        layer = self.layer
         kh, kw = layer.kernel
         c = layer.size[2]
         # elements of a run, rows of the window, runs in one row of it
@@ -306,6 +312,105 @@ class _Conv(IntKernel):
 
         head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
         return head + self.body(r, self.tile, call)
+
+
+class IntConvTiles(Family):
+    """The same by a matrix unit: sixteen columns times sixteen channels (of_conv_tiles.h)."""
+
+    name = "conv_tiles"
+    ops = IntConv.ops
+    blocks = True
+
+    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+        if not {"amx-int8", "avx512vnni"} <= target.features:
+            return f"'{target.name}' has no matrix unit"
+        layer = find(node, target)
+        if isinstance(layer, str):
+            return layer
+        if layer.groups != 1:
+            return "it has several groups"
+        if form_of(target, layer.weights).kind != "u8":
+            return "its weights do not fit into bytes"
+        if layer.dilations[1] != 1:
+            return "its windows are not dense"
+        return _Tiles(layer, target).choice()
+
+
+class _Tiles(IntKernel):
+    """A row of the window in steps of 64 bytes, or all of it in one."""
+
+    def __init__(self, layer: Layer, target: Target) -> None:
+        form = Form(4, "u8")
+        dense = layer.kernel[1] * layer.size[2] % form.step == 0
+        super().__init__(layer, target, form, 1 if dense else form.step)
+        layer = self.layer
+        self.run = layer.kernel[1] * self.image.col
+        self.bytes = min(self.run, 64)
+        self.steps = -(-self.run // 64)
+        blocks = -(-self.channels // 16)
+        self.tile = Tile(min(2 * TILE, self.columns), min(2, blocks))
+        self.high = min(TILE, self.columns)
+        self.size = layer.kernel[0] * self.steps * 16 * self.bytes
+
+    @property
+    def cost(self) -> float:
+        """Cycles: a product of tiles takes as many as it has rows, a load half of that."""
+        total = 0.0
+        for g in groups_of(self.channels, 16, self.tile.vectors):
+            for r in runs_of(self.columns, self.tile.columns):
+                n, v = -(-r.width // TILE), g.vectors
+                assert isinstance(r.count, int)
+                step = max(n * v * self.high, 8 * (n + v))
+                steps = step * self.steps * self.layer.kernel[0]
+                total += g.count * r.count * (steps + (24 + 16 * self.high / TILE) * n * v)
+                total += g.count * r.count * 1.5 * r.width * v
+        return total * self.rows * self.layer.batches + START
+
+    def choice(self) -> Choice:
+        name = f"{IntConvTiles.name}_{self.tile.columns}x{self.tile.vectors}"
+        return Choice(
+            name, self.layer.node, (self.layer.x,), self.packed, self.render, lambda s: True,
+            ("of_conv_tiles.h",), self.scratch, self.cost,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        oc, kh, size = self.channels, self.layer.kernel[0], self.bytes
+        blocks = -(-oc // 16)
+        full = np.zeros((blocks * 16, kh, self.steps, size), np.int8)
+        unused = self.image.col - self.layer.size[2]
+        rows = np.pad(self.layer.weights, ((0, 0), (0, 0), (0, 0), (0, unused)))
+        rows = rows.reshape(oc, kh, self.run)
+        whole = (self.steps - 1) * size
+        full[:oc, :, :-1] = rows[:, :, :whole].reshape(oc, kh, -1, size)
+        full[:oc, :, -1, size - (self.run - whole) :] = rows[:, :, whole:]
+        parts = []
+        for g in groups_of(oc, 16, self.tile.vectors):
+            part = full[g.first * 16 : (g.first + g.count * g.vectors) * 16]
+            part = part.reshape(g.count, g.vectors, 16, kh, self.steps, size // 4, 4)
+            parts.append(part.transpose(0, 3, 4, 1, 5, 2, 6).reshape(-1))
+        return (np.concatenate(parts), *self.ends())
+
+    def render(self, r: Rendering) -> str:
+        w, bias = r.pointers[1:3]
+        i, t = self.image, self.layer
+        fields = (
+            self.run, t.kernel[0], self.steps, self.bytes, *t.strides, t.dilations[0],
+            i.cols * i.col, i.col, self.high,
+        )  # fmt: skip
+
+        def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            return (
+                f"of_conv_tiles_tile(k, {t.width}, {vectors}, {r.dim(row)}, {r.dim(column)}, "
+                f"p, {w} + {r.dim(dims.mul(block, self.size))}, {bias} + "
+                f"{r.dim(dims.mul(block, 16))}, acc);"
+            )
+
+        return "\n".join([
+            f"const struct of_conv_tiles k = {{{', '.join(map(str, fields))}}};",
+            f"of_tiles_begin({self.high}, {self.bytes});",
+            self.body(r, self.tile, call),
+            "of_tiles_end();",
+        ])  # fmt: skip
 
 
 class IntDepthwise(Family):
