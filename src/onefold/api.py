@@ -178,23 +178,20 @@ class Model:
         (bounded at run time), or several sizes (buckets). states: output name -> input name that
         receives it at the next call. values: contents of inputs that decide shapes.
         precision: "f32", or "auto" for the fastest of those that the target has kernels for, which
-        is f32 today; "bf16" and "f16" are refused until there are kernels. threads: 1; more is
-        taken with a warning. fallback: whether layers without a compiled form may run in NumPy,
-        with a warning. exact: keep to algorithms whose errors are those of plain sums: no Winograd
-        convolutions. profile: count the time of each step (see Program.ticks).
+        is f32 today; "bf16" and "f16" are refused until there are kernels. threads: of one call;
+        the results are the same for any number. fallback: whether layers without a compiled form
+        may run in NumPy, with a warning. exact: keep to algorithms whose errors are those of plain
+        sums: no Winograd convolutions. profile: count the time of each step (see Program.ticks).
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
-        from onefold.backends import Options
+        from onefold.backends import Options, check_threads
         from onefold.forms import Program, Wanted
 
         _check_precision(precision)
-        _check_threads(threads)
+        check_threads(threads)
         check_optimize(optimize)
-        if threads != 1:
-            warnings.warn(
-                f"{threads} threads were asked for; programs of this version run on one",
-                stacklevel=2,
-            )
+        if threads > 1:
+            _warn_of_cpus(threads)
         wanted = Wanted.of(shapes, dims, states, values)
         options = Options(precision, threads, optimize, exact, profile)
         return Program(self, target, options, wanted, fallback, cache)
@@ -211,11 +208,15 @@ class Model:
         return f"Model({self.name}: {ins} -> {outs})"
 
 
-def _check_threads(threads: int) -> None:
-    """Raises OptionError."""
-    if not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise OptionError(f"threads={threads} is out of range",
-                          why="it is a number from 1 to 1024")  # fmt: skip
+def _warn_of_cpus(threads: int) -> None:
+    from onefold.run.team import usable
+
+    if threads > usable():
+        warnings.warn(
+            f"{threads} threads were asked for; calls in this process use {usable()}, one for each "
+            "CPU (ONEFOLD_THREADS changes that)",
+            stacklevel=3,
+        )  # fmt: skip
 
 
 def check_optimize(optimize: str) -> None:

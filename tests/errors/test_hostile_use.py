@@ -215,7 +215,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], type[OnefoldError], tuple[str, ...]]] =
     "target that is no text": ({"target": 5}, TargetError, ("no target '5'",)),
     "feature": ({"target": "host+nonsense"}, TargetError, ("nonsense",)),
     "precision": ({"precision": "f99"}, OptionError, ("f99", "f32, bf16")),
-    "threads": ({"threads": -1}, OptionError, ("threads=-1", "1 to 1024")),
+    "threads": ({"threads": -1}, OptionError, ("threads=-1", "1 to 256")),
     "optimisation": ({"optimize": "-O9"}, OptionError, ("-O9", "-O2")),
     "optimisation that is a flag": ({"optimize": "-fplugin=x.so"}, OptionError, ("-fplugin",)),
     "shape of nothing": ({"shapes": {"q": (1,)}}, OptionError, ("no input 'q'", "a, b")),

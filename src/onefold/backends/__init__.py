@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from onefold.errors import OptionError
+
 if TYPE_CHECKING:
     from onefold.ir.graph import Array, Graph, Node
     from onefold.target import Target
@@ -27,6 +29,13 @@ class Options:
     optimize: str = "-O3"
     exact: bool = False
     profile: bool = False
+
+
+def check_threads(threads: int) -> None:
+    """Raises OptionError."""
+    if not isinstance(threads, int) or not 1 <= threads <= 256:
+        raise OptionError(f"threads={threads} is out of range",
+                          why="it is a number from 1 to 256")  # fmt: skip
 
 
 class Runnable(Protocol):

@@ -152,9 +152,10 @@ _BIND = [
 ]  # fmt: skip
 _TARGET = click.option("--target", default="host", show_default=True, metavar="T",
                        help="Machine to compile for; `onefold targets` lists them.")  # fmt: skip
+_THREADS = click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True,
+                        help="Threads of one call.")  # fmt: skip
 _COMPILE = [
-    click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
-                 help="Threads of one call."),
+    _THREADS,
     click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True,
                  help="Arithmetic of float layers."),
     click.option("--no-fallback", "fallback", is_flag=True, flag_value=False, default=True,
@@ -171,6 +172,11 @@ def bind_options(fn: F) -> F:
     """Options about the model and its target: --ops, --shape, --dim, --state, --value, --target,
     and --json."""
     return _with([*_BIND, _TARGET, *_JSON])(fn)
+
+
+def build_options(fn: F) -> F:
+    """Those of `bind_options`, and --threads."""
+    return _with([*_BIND, _TARGET, _THREADS, *_JSON])(fn)
 
 
 def compile_options(fn: F) -> F:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from onefold.cli._options import Wishes, bind_options
+from onefold.cli._options import Wishes, build_options
 from onefold.cli._output import Column, Out, count, finish
 
 
@@ -29,7 +29,7 @@ from onefold.cli._output import Column, Out, count, finish
     show_default=True,
     help="Run once, in the emulator if need be, to read how much stack it takes.",
 )
-@bind_options  # fmt: skip
+@build_options  # fmt: skip
 def command(
     wishes: Wishes, model: str, folder: str, prefix: str, optimize: str, measure: bool
 ) -> None:
@@ -43,7 +43,7 @@ def command(
         bundle = ship.build(
             loaded, wishes.target, folder, shapes=wishes.shapes, dims=wishes.dims,
             states=wishes.states, values=wishes.values, prefix=prefix, optimize=optimize,
-            measure=measure,
+            measure=measure, threads=wishes.threads,
         )  # fmt: skip
     files = sorted(p.relative_to(bundle.folder) for p in bundle.folder.rglob("*") if p.is_file())
     facts = {"folder": str(bundle.folder), "prefix": bundle.prefix,

@@ -156,7 +156,7 @@ def _emulated(wishes: Wishes, model: Model, given: Given) -> Done:
     with tempfile.TemporaryDirectory(prefix="onefold-run-") as folder:
         bundle = ship.build(
             model, wishes.target, folder, shapes={**sizes, **wishes.shapes}, dims=wishes.dims,
-            states=wishes.states, values=wishes.values, measure=False,
+            states=wishes.states, values=wishes.values, measure=False, threads=wishes.threads,
         )  # fmt: skip
         outs = bundle.run([given.arrays[name] for name, _, _ in bundle.inputs])
     return Done(dict(zip((n for n, _, _ in bundle.outputs), outs, strict=True)), emulated=True)

@@ -140,12 +140,14 @@ def _threads_header(program: Program, prefix: str) -> str:
 // aligned to 64 and zeroed; helpers are threads that call {prefix}_work(team, part),
 // part = 1 to {program.threads - 1}, which returns after {prefix}_end(team). Without a call to help
 // with, they sleep. A call takes the helpers that are there, and does without them while another
-// call has them. Any number of models may share a team and its helpers.
+// call has them; {prefix}_helpers(team) counts those that are there. Any number of models may share
+// a team.
 #define {up}_THREADS {program.threads}
 #define {up}_TEAM_BYTES {BYTES}
 int32_t {prefix}_run_team(void *team, {_arena_parameter(program)}, const void *weights, void *state,
                   const void *const *inputs, void *const *outputs, int64_t *dims);
 void {prefix}_work(void *team, int32_t part);
+int32_t {prefix}_helpers(void *team);
 void {prefix}_end(void *team);"""
 
 
@@ -423,6 +425,8 @@ class _TeamMain(_Main):
             f"OF_PUBLIC int32_t {name}_run({given},\n    {ports}) {{\n"
             f"  return {name}_run_team(0, {names});\n}}\n",
             f"OF_PUBLIC void {name}_work(void *team, int32_t part) {{ of_work(team, part); }}",
+            f"OF_PUBLIC int32_t {name}_helpers(void *team) {{ "
+            "return of_helpers(team, OF_TEAM_MAX); }",
             f"OF_PUBLIC void {name}_end(void *team) {{ of_end(team); }}\n",
         ]  # fmt: skip
 

@@ -16,7 +16,9 @@ HEADER = "of_team.h"
 MOST = 256  # OF_TEAM_MAX
 BYTES = 64 * (MOST + 4)  # room for a struct of_team
 WORTH = 4000  # estimated cycles from which a step is split: several times what a meeting costs
-WORTH_ALL = 40_000  # estimated cycles of split steps from which a program gets threads at all
+WORTH_ALL = 40_000  # estimated cycles of a program from which it gets threads at all
+GAIN = 1.15  # estimated speed-up from which it does
+MEETING = 500.0  # cycles of one meeting
 EVEN = 0.9  # the share of the time in which all threads have work, from which a split is even
 
 
@@ -24,6 +26,13 @@ def parts_for(cycles: float, threads: int) -> int:
     """In how many parts a step of so many cycles is computed: as many as there are threads, or one
     where the threads' meeting costs too much of what it brings."""
     return threads if cycles >= WORTH else 1
+
+
+def pays(shared: float, total: float, meetings: int, parts: int) -> bool:
+    """Whether threads pay for a program of `total` cycles, `shared` of which are in steps that they
+    split."""
+    left = total - shared * (1 - 1 / parts) + meetings * MEETING
+    return total >= WORTH_ALL and total >= GAIN * left
 
 
 def evenness(units: Dim, parts: int) -> float:

@@ -144,6 +144,13 @@ AI void of_work(struct of_team *t, ix part) {
   __atomic_store_n(&s->here, 0, __ATOMIC_RELEASE);
 }
 
+// How many of the first `most` helpers are there
+AI int32_t of_helpers(struct of_team *t, ix most) {
+  int32_t n = 0;
+  while (n < most && n + 1 < OF_TEAM_MAX && __atomic_load_n(&t->seat[n + 1].here, __ATOMIC_ACQUIRE)) n++;
+  return n;
+}
+
 AI void of_end(struct of_team *t) {
   while (__atomic_exchange_n(&t->busy, 1, __ATOMIC_ACQUIRE)) of_pause();
   __atomic_store_n(&t->ended, 1, __ATOMIC_SEQ_CST);
@@ -153,8 +160,7 @@ AI void of_end(struct of_team *t) {
 // Runs the job on the calling thread, which is part 0, and on those of the team, at most `most` in all.
 AI int32_t of_run(struct of_team *t, ix most, of_job *job, void *call) {
   if (t && !__atomic_exchange_n(&t->busy, 1, __ATOMIC_ACQUIRE)) {
-    ix parts = 1;
-    while (parts < most && __atomic_load_n(&t->seat[parts].here, __ATOMIC_ACQUIRE)) parts++;
+    const ix parts = 1 + of_helpers(t, most - 1);
     if (parts > 1) {
       t->job = job, t->call = call, t->parts = parts;
       t->crew.stopped = 0;

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from onefold.codegen.family import Choice, KernelChoice
-from onefold.codegen.team import WORTH_ALL
+from onefold.codegen.team import pays
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Graph, Node, Origin, Value
@@ -293,10 +293,13 @@ class Assembler:
             render(s, self.drafts[id(s)], threads)
         if threads == 1:
             return
+        total = sum(cycles(self.drafts[id(s)]) for s in program.flat())
         shared = [s for s in program.flat() if s.kernel.split]
-        if sum(cycles(self.drafts[id(s)]) for s in shared) >= WORTH_ALL:
+        cost = sum(cycles(self.drafts[id(s)]) for s in shared)
+        if pays(cost, total, 2 * len(shared), threads):
             program.threads = threads
             return
+        program.notes.append(f"runs on one thread: {threads} would not pay")
         for s in shared:
             render(s, self.drafts[id(s)])
 

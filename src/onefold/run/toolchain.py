@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # a warm start only asks for the version
     from onefold.run.process import Finished
 
 COMPILE_FLAGS = ("-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math",
-                 "-ffp-contract=fast", "-fwrapv", "-fno-sanitize=all", "-fno-stack-protector",
+                 "-ffp-contract=on", "-fwrapv", "-fno-sanitize=all", "-fno-stack-protector",
                  "-fomit-frame-pointer", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
                  "-ffunction-sections", "-fdata-sections", "-fvisibility=hidden")
 """Never -ffinite-math-only: NaN and infinity keep their meaning."""

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onefold.backends import Options, check_threads
 from onefold.backends.cpu import Cpu
 from onefold.codegen.model import Sources, emit
-from onefold.codegen.text import c_name
+from onefold.codegen.text import c_name, is_c_name
 from onefold.errors import (
     FallbackError,
     OnefoldError,
+    OptionError,
     PlanError,
     ShapeError,
     TargetError,
@@ -83,6 +85,7 @@ def build(
     prefix: str = "",
     optimize: str = "",
     measure: bool = True,
+    threads: int = 1,
 ) -> Bundle:
     """Write the bundle of a model for a target into a folder.
 
@@ -90,18 +93,37 @@ def build(
     to read how much stack it takes. Raises FallbackError for layers without a compiled form,
     ShapeError for sizes that are open, TargetError, ToolchainError.
     """
+    check_threads(threads)
+    if optimize:
+        from onefold.api import check_optimize
+
+        check_optimize(optimize)
+    if prefix and not is_c_name(prefix):
+        raise OptionError(
+            f"'{prefix}' cannot begin the names of functions",
+            why="in C they are letters, digits and '_', no digit in front, no word of C itself and "
+                "nothing that begins with of_",
+            remedy=f"Take for instance '{c_name(prefix, 32)}'.",
+        )  # fmt: skip
     t = find(target)
     graph = graph_for(model, t, shapes, dims, states, values)
     stem = model.name.rsplit(".", 1)[0]
     name = prefix or c_name(stem, 32).lower()
     graph.name = stem
-    return build_graph(graph, t, out, name, optimize, measure)
+    return build_graph(graph, t, out, name, optimize, measure, threads)
 
 
 def build_graph(
-    graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True
-) -> Bundle:
+    graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True,
+    threads: int = 1,
+) -> Bundle:  # fmt: skip
     """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
+    if threads > 1 and t.os != "linux":
+        raise TargetError(
+            f"programs for '{t.name}' run on one thread, not on {threads}",
+            why="it has no operating system", kind=TargetError.CANNOT,
+            remedy="Build it without --threads.",
+        )  # fmt: skip
     if t.os == "none" and not t.memories:
         raise TargetError(
             f"programs for '{t.name}' cannot be built yet", kind=TargetError.CANNOT,
@@ -110,7 +132,7 @@ def build_graph(
         )  # fmt: skip
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
-    program = plan(graph, t)
+    program = plan(graph, t, Options(threads=threads))
     sources = emit(program, name)
     _write_sources(program, sources, t, folder)
     level = optimize or ("-Os" if t.os == "none" else "-O3")
@@ -242,7 +264,7 @@ def _report(program: Program, t: Target, made: _Made) -> dict[str, Any]:
         "arena_lower_bound": program.arena_lower_bound, "state_bytes": program.state_bytes,
         "arenas": {a.space or "arena": a.bytes for a in program.arenas},
         "stack_bytes": None, "ram_bytes": program.arena_bytes + program.state_bytes + data,
-        "steps": sum(1 for _ in program.flat()),
+        "steps": sum(1 for _ in program.flat()), "threads": program.threads,
     }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
     ins, outs = len(program.inputs), len(program.outputs)
     dims = len(program.dims) + len(program.found)
     up = prefix.upper()
+    team = program.threads > 1
     ports = [f"// input{k}.bin: {c_comment(p.name)} {c_comment(repr(p.type))}"
              for k, p in enumerate(program.inputs)]  # fmt: skip
     ports += [f"// output{k}.bin: {c_comment(p.name)} {c_comment(repr(p.type))}"
@@ -39,6 +40,7 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
         '#include "onefold_semihost.h"' if target.os == "none"
         else "#include <stddef.h>\n#include <stdio.h>\n#include <stdlib.h>",
         "",
+        *(["#include <pthread.h>", "#include <sched.h>"] if team else []),
         f"extern const unsigned char {prefix}_weights[];",
         *_arenas(program, up),
         f"static _Alignas(64) unsigned char state[{up}_STATE_BYTES + 1];",
@@ -48,6 +50,8 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
             head.append(
                 f"static _Alignas(64) unsigned char {what}{k}[{up}_{what.upper()}{k}_BYTES + 1];"
             )
+    if team:
+        head.append(_TEAM.replace("@PREFIX@", prefix).replace("@UP@", up))
     body = _BARE if target.os == "none" else _LINUX
     given = len(program.dims)
     reads = "".join(f'  get("input{k}.bin", input{k}, {up}_INPUT{k}_BYTES);\n' for k in range(ins))
@@ -60,10 +64,12 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
         f"  void *const results[] = {{{', '.join(f'output{k}' for k in range(outs)) or '0'}}};\n"
         f"  static int64_t dims[{max(dims, 1)}];\n"
         + (f'  get("dims.bin", dims, {8 * given});\n' if given else "")
+        + ("  help();\n" if team else "")
         + "  paint();\n"
-        f"  const int error = {prefix}_run({_arena_argument(program)}, {prefix}_weights, state, "
-        "ins, results, dims);\n"
+        f"  const int error = {prefix}_run{'_team(team, ' if team else '('}"
+        f"{_arena_argument(program)}, {prefix}_weights, state, ins, results, dims);\n"
         "  const unsigned used = stack_used();\n"
+        + ("  leave();\n" if team else "")
     )
     return "\n".join(head) + body.replace("@READS@", reads).replace("@WRITES@", writes).replace(
         "@CALL@", call
@@ -85,6 +91,30 @@ def _arenas(program: Program, up: str) -> list[str]:
 def _arena_argument(program: Program) -> str:
     return "arena" if len(program.arenas) <= 1 else "arenas"
 
+
+_TEAM = """
+static _Alignas(64) unsigned char team[@UP@_TEAM_BYTES];
+static pthread_t helpers[@UP@_THREADS];
+
+static void *helper(void *part) {
+  @PREFIX@_work(team, (int32_t)(size_t)part);
+  return 0;
+}
+
+// Begins the other threads, and waits until they are there.
+static void help(void) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, 1 << 20);
+  for (size_t k = 1; k < @UP@_THREADS; k++)
+    if (pthread_create(&helpers[k], &attributes, helper, (void *)k)) __builtin_trap();
+  while (@PREFIX@_helpers(team) < @UP@_THREADS - 1) sched_yield();
+}
+
+static void leave(void) {
+  @PREFIX@_end(team);
+  for (size_t k = 1; k < @UP@_THREADS; k++) pthread_join(helpers[k], 0);
+}"""
 
 _BARE = """
 
