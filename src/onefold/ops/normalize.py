@@ -104,7 +104,7 @@ class RowNorm(Op):
         text = f"""
 const ix row = {k.dim(row)};
 {turns("0", k.dim(outer))} {{{moments(k, self.epsilon, self.centred)}
-  for (ix j = 0; j < row; j++) {k.store(0, "o * row + j", last)}
+  OF_EACH for (ix j = 0; j < row; j++) {k.store(0, "o * row + j", last)}
   {stats}
 }}"""
         return Code(text, inplace=((0, 0),), turns=k.dim(outer))
@@ -195,7 +195,7 @@ const ix each = {k.dim(each)}, size = {k.dim(size)}, row = each * size;
   for (ix n = 0; n < each; n++) {{
     const {c} scale = {k.load(1, at)} * inv;
     const {c} shift = {k.load(2, at)};
-    for (ix j = 0; j < size; j++) {k.store(0, "o * row + n * size + j",
+    OF_EACH for (ix j = 0; j < size; j++) {k.store(0, "o * row + n * size + j",
                                            f"({x} - mean) * scale + shift")}
   }}
 }}"""

@@ -25,7 +25,7 @@ from onefold.ops.scan import rows
 
 def lanes(kind: DType) -> int:
     """How many sums run side by side."""
-    return 8 if kind is dtypes.f64 else 16
+    return 16 if kind is dtypes.f64 else 32
 
 
 def lane_fold(kind: DType, name: str, n: str, start: str, step: str, join: str) -> str:
@@ -136,14 +136,14 @@ class Smooth(Exponential):
             last, e = f"{at} - top - base", ""
         else:
             total = lane_fold(kind, "total", "row", "0", "{a} + e[{i}]", "{a} + {b}")
-            middle = f"\n  for (ix j = 0; j < row; j++) e[j] = of_exp_{s}({at} - top);{total}"
+            middle = f"\n  OF_EACH for (ix j = 0; j < row; j++) e[j] = of_exp_{s}({at} - top);{total}"
             middle += f"\n  const {c} part = 1 / total;"
             last = "e[j] * part"
         text = f"""
 const ix row = {many};
 {turns("0", k.dim(outer))} {{
   {e}{top}{middle}
-  for (ix j = 0; j < row; j++) {k.store(0, "o * row + j", last)}
+  OF_EACH for (ix j = 0; j < row; j++) {k.store(0, "o * row + j", last)}
 }}"""
         scratch = 0 if wide or self.log else dims.mul(n, kind.bytes)
         return Code(
@@ -155,12 +155,15 @@ const ix row = {many};
         s, c = kind.name, kind.ctype
         x = k.load(0, "p")
         part = f"of_exp_{s}({x} - top[j - at])"
+        keep = ""
         if self.log:
             last = f"{x} - top[j - at] - of_log_{s}(total[j - at])"
+        elif kind is k.y().dtype:  # the exponentials stay in the result's place
+            last, keep = "y0[p] / total[j - at]", "y0[p] = "
         else:
             last = f"{part} / total[j - at]"
         place = f"const ix p = (o * {k.dim(n)} + r) * {k.dim(inner)} + j;"
-        each = f"for (ix r = 0; r < {k.dim(n)}; r++)\n      for (ix j = at; j < end; j++) {{"
+        each = f"for (ix r = 0; r < {k.dim(n)}; r++)\n      OF_EACH for (ix j = at; j < end; j++) {{"
         text = f"""
 {turns("0", k.dim(outer))} {{
   for (ix at = 0; at < {k.dim(inner)}; at += 64) {{
@@ -174,7 +177,9 @@ const ix row = {many};
       }}
     {each}
         {place}
-        total[j - at] += {part};
+        const {c} e = {part};
+        {f"{keep}e;" if keep else ""}
+        total[j - at] += e;
       }}
     {each}
         {place}
