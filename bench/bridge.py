@@ -38,8 +38,9 @@ class Module(nn.Module):
         self.outputs = [x.name for x in graph.output]
         self.constants: dict[str, Any] = {}
         self.floats: dict[str, str] = {}
+        scales = {n.input[2] for n in graph.node if n.op_type == "Resize"}
         for name, a in arrays.items():
-            if a.dtype == np.float32 and a.size > 1:
+            if a.dtype == np.float32 and a.size > 1 and name not in scales:
                 self.floats[name] = f"p{len(self.floats)}"
                 parameter = nn.Parameter(torch.from_numpy(a.copy()), requires_grad=False)
                 self.register_parameter(self.floats[name], parameter)
@@ -139,7 +140,7 @@ def _clip(i: Ins, a: Attrs) -> Any:
 
 
 def _resize(i: Ins, a: Attrs) -> Any:
-    return F.interpolate(i[0], scale_factor=[float(s) for s in i[2][2:]], mode=a["mode"].decode())
+    return F.interpolate(i[0], scale_factor=i[2][2:], mode=a["mode"].decode())
 
 
 def _lstm(i: Ins, a: Attrs) -> Any:

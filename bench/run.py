@@ -132,8 +132,10 @@ class Contest:
         b, net = self.bench, self.net
         precision = b.precision
         options = b.options if name == OURS else {}
-        key = [net.path.read_bytes(), precision.encode(), json.dumps(options).encode(),
-               Path(str(peers.__path__[0]), f"{name}.py").read_bytes()]  # fmt: skip
+        source = Path(str(peers.__path__[0]), f"{name}.py").read_bytes()
+        key = [net.path.read_bytes(), precision.encode(), json.dumps(options).encode(), source]
+        if b"bench.bridge" in source:
+            key.append((ROOT / "bench" / "bridge.py").read_bytes())
         if name == OURS:
             from onefold.run.digest import package_digest
 
