@@ -28,6 +28,19 @@ def cache_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def split_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs for several threads split whatever can be split, and get four threads even on a
+    machine with fewer CPUs. What is compiled so must not come from the cache, or go there."""
+    from onefold.codegen import team
+    from onefold.run import team as running
+
+    for name in ("WORTH", "WORTH_ALL", "GAIN"):
+        monkeypatch.setattr(team, name, 0)
+    monkeypatch.setattr(running, "TEAM", running.Team())
+    monkeypatch.setenv("ONEFOLD_THREADS", "4")
+
+
 def _judged(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not report.skipped or os.environ.get("CI") != "true" or hasattr(report, "wasxfail"):
         return

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.team import is_even, parts_for
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import Machine, lane_check, runs_of
 from onefold.codegen.views import View, plain, view_of
@@ -50,11 +51,11 @@ class FusedAttention(Family):
                 return f"its mask is {mask.type}"
             if not mask.shape or mask.shape[-1] != k.shape[2]:
                 return "its mask does not tell every key"
-        return _Attention(node, m).choice()
+        return _Attention(node, m, options.threads).choice()
 
 
 class _Attention:
-    def __init__(self, node: Node, m: Machine) -> None:
+    def __init__(self, node: Node, m: Machine, threads: int) -> None:
         op, q, k, v = node.op, node.arg(0), node.arg(1), node.arg(2)
         assert isinstance(op, Attention)
         self.node, self.m, self.op = node, m, op
@@ -67,15 +68,21 @@ class _Attention:
         self.tile = min(m.sums // 2, 8, self.queries)
         self.padded = -(-self.keys // m.lanes) * m.lanes
         self.width = -(-self.f // m.lanes) * m.lanes
+        self.cost = self.op.macs(node) / m.lanes
+        # Threads pack keys and values for themselves: they take heads, or queries of all heads.
+        self.own = parts_for(self.cost, threads)
+        self.by_heads = is_even(self.groups, self.own)
 
     def choice(self) -> Choice:
         reads = [v.base for v in self.views] + ([] if self.mask is None else [self.mask])
-        floats = self.padded * self.e + self.keys * self.width + self.tile * self.padded
-        cost = self.op.macs(self.node) / self.m.lanes
         return Choice(
             f"attention_{self.tile}", self.node, tuple(reads), self.packed, self.render,
-            lambda s: True, ("of_attention_tile.h",), 4 * floats, cost,
+            lambda s: True, ("of_attention_tile.h",), 4 * self.own * self._floats(), self.cost,
         )  # fmt: skip
+
+    def _floats(self) -> int:
+        """Scratch memory of one thread."""
+        return self.padded * self.e + self.keys * self.width + self.tile * self.padded
 
     def packed(self) -> tuple[Array, ...]:
         return ()
@@ -94,7 +101,14 @@ class _Attention:
             f"of_attention_values(a, {self.keys}, {values}, {self._step(2)}, pv);",
             *self._loop(h, self._head(q, _at(b), head)),
         ]
-        lines = self._loop(b, self._loop(g, body))
+        lines = self._loop(g, body)
+        if r.team.parts > 1:
+            scratch = f"({scratch} + me.part * {4 * self._floats()})"
+            if self.by_heads:
+                lines = loop(g.name, "to", body, "from")
+        lines = self._loop(b, lines)
+        if r.team.parts > 1:
+            lines.insert(0, r.team.bounds(str(self.groups if self.by_heads else self.queries)))
         kt, pv = self.padded * self.e, self.keys * self.width
         scale = float(self.op.scale).hex()
         return "\n".join([
@@ -127,7 +141,11 @@ class _Attention:
                 *self._undefined(run.width),
                 *self._store(b, head, first, run.width),
             ]
-            lines += ["{", *["  " + x for x in self._loop(t, body)], "}"]
+            if self.r.team.parts == 1 or self.by_heads:
+                lines += ["{", *["  " + x for x in self._loop(t, body)], "}"]
+            else:
+                tiles = f"{run.first}, {run.width}, {run.count}"
+                lines += loop(t.name, f"of_tiles(to, {tiles})", body, f"of_tiles(from, {tiles})")
         return lines
 
     def _hide(self, b: Dim, head: Dim, first: Dim, width: int) -> list[str]:
