@@ -27,7 +27,7 @@ from onefold.ops.elementwise import Add, Mul
 from onefold.ops.matmul import Gemm, MatMul
 from onefold.ops.movement import Concat
 from onefold.ops.pool import AveragePool, MaxPool
-from onefold.ops.quant_arith import QuantAdd
+from onefold.ops.quant_arith import QuantAdd, QuantTable
 from onefold.ops.quant_conv import (
     QuantContraction,
     QuantConv2D,
@@ -415,6 +415,26 @@ def q_tiles_net() -> Net:
     return net
 
 
+def lookup_net() -> Net:
+    """Tables beside vectors: rows, channels last, in place, and a part of something larger."""
+    net = Net(14)
+
+    def looked_up(x: Value, kind: str) -> Value:
+        t = dtypes.BY_NAME[kind]
+        entries = net.rng.integers(t.lo, t.hi + 1, 256).astype(t.numpy)
+        return net.op(QuantTable(), x, net.builder.const(entries))
+
+    for n in (1, 15, 16, 17, 63, 64, 65, 200):
+        for kind in ("i8", "u8"):
+            net.output(looked_up(net.integers(n, kind=kind), "u8" if n % 2 else "i8"))
+    for c in (16, 24, 33):
+        x = q_conv(net, net.integers(1, 3, 5, 7), (c, 3, 1, 1))
+        net.output(q_conv(net, looked_up(x, "u8"), (8, c, 1, 1)))
+        both = net.op(Concat(axis=1), looked_up(x, "u8"), x, looked_up(x, "u8"))
+        net.output(q_conv(net, both, (8, 3 * c, 1, 1)))
+    return net
+
+
 def q_depthwise_net() -> Net:
     net = Net(12)
     for c in (2, 8, 15, 16, 17, 24, 72):
@@ -433,6 +453,7 @@ def q_depthwise_net() -> Net:
 
 NETS = {
     "q_conv": q_conv_net, "q_tiles": q_tiles_net, "q_depthwise": q_depthwise_net,
+    "lookup": lookup_net,
     "conv_int": int_net, "conv_depthwise_int": int_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
@@ -457,7 +478,7 @@ def cells() -> Iterator[tuple[str, str]]:
 def test_family(name: str, target: str, tmp_path: Path) -> None:
     net = NETS[name]()
     used = check(net, target, tmp_path)
-    if name not in ("blocked", "in_place"):
+    if name not in ("blocked", "in_place", "lookup"):
         mine = sum(a.startswith(FAMILY.get(name, (name,))) for a in used)
         assert mine >= len(net.graph.outputs), f"{name} took {mine} of {len(net.graph.outputs)}"
 

@@ -206,3 +206,77 @@ def test_matmul_integer_to_float() -> None:
     node = helper.make_node("MatMulIntegerToFloat", ["x", "w", "xs", "ws", "xz", "wz", "b"], ["y"])
     x = RNG.integers(0, 256, (6, 16)).astype(np.uint8)
     check_contrib(node, x, c, TensorProto.FLOAT, 1e-4)
+
+
+def chain_model(build: Any, shape: Any = (2, 6, 5, 7)) -> Any:
+    """x (u8) -> what `build` makes of it between DequantizeLinear and QuantizeLinear -> u8."""
+    c: dict[str, Any] = {
+        "s": np.float32(0.031), "z": np.uint8(119), "t": np.float32(0.0052), "v": np.uint8(7),
+        "three": np.float32(3), "zero": np.float32(0), "six": np.float32(6),
+    }
+    nodes = [helper.make_node("DequantizeLinear", ["x", "s", "z"], ["a"])]
+    nodes += build(helper.make_node)
+    ends = [vi("x", TensorProto.UINT8, shape)], vi("y", TensorProto.UINT8, None)
+    return model_of(nodes, *ends, c), RNG.integers(0, 256, shape).astype(np.uint8)
+
+
+def silu(node: Any) -> Any:
+    """As quantizers write it: every layer with its own scale."""
+    return [
+        node("Sigmoid", ["a"], ["b"]), node("QuantizeLinear", ["b", "t", "v"], ["bq"]),
+        node("DequantizeLinear", ["bq", "t", "v"], ["c"]), node("Mul", ["a", "c"], ["d"]),
+        node("QuantizeLinear", ["d", "s", "z"], ["y"]),
+    ]  # fmt: skip
+
+
+def hard_swish(node: Any) -> Any:
+    return [
+        node("Add", ["a", "three"], ["b"]), node("Clip", ["b", "zero", "six"], ["c"]),
+        node("Div", ["c", "six"], ["d"]), node("Mul", ["a", "d"], ["e"]),
+        node("QuantizeLinear", ["e", "s", "z"], ["y"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", [silu, hard_swish])
+def test_a_function_of_one_byte_is_a_table(build: Any) -> None:
+    model, x = chain_model(build)
+    g = graph_of(model)
+    pipeline.run(g)
+    assert [n.op.name for n in g.nodes] == ["QuantTable"]
+    (want,) = session(model).run(None, {"x": x})
+    (got,) = run_graph(g, [x])
+    assert_one_step(got, want)
+
+
+def test_a_function_of_two_bytes_is_no_table() -> None:
+    def build(node: Any) -> Any:
+        return [
+            node("Transpose", ["x"], ["w"], perm=[1, 0, 2, 3]),
+            node("DequantizeLinear", ["w", "t", "v"], ["b"]), node("Sigmoid", ["b"], ["c"]),
+            node("Mul", ["a", "c"], ["d"]), node("QuantizeLinear", ["d", "s", "z"], ["y"]),
+        ]  # fmt: skip
+
+    model, x = chain_model(build, shape=(3, 3, 5, 7))
+    g = graph_of(model)
+    pipeline.run(g)
+    assert "QuantTable" not in [n.op.name for n in g.nodes]
+    (want,) = session(model).run(None, {"x": x})
+    (got,) = run_graph(g, [x])
+    assert_one_step(got, want)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_pool_of_one_scale_stays_integer(same: bool) -> None:
+    def build(node: Any) -> Any:
+        ends = ["b", "s", "z"] if same else ["b", "t", "v"]
+        pool = node("MaxPool", ["a"], ["b"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        return [pool, node("QuantizeLinear", ends, ["y"])]
+
+    model, x = chain_model(build)
+    g = graph_of(model)
+    pipeline.run(g)
+    names = [n.op.name for n in g.nodes]
+    assert (names == ["MaxPool"]) == same
+    (want,) = session(model).run(None, {"x": x})
+    (got,) = run_graph(g, [x])
+    assert np.array_equal(got, want)

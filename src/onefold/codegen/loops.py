@@ -16,6 +16,7 @@ from onefold.ir.types import TensorType
 
 SIMD = "OF_SIMD"
 LANE_LIMIT = 64  # sums that are made at once
+BLOCK_LIMIT = 2048  # where they are a block of channels
 CUT = 16  # elements that lie next to each other are shared in multiples of so many
 
 
@@ -196,7 +197,9 @@ def _loops(
     writer = Writer(places_in(names))
     writer.count_uses(value)
     scope = Scope()
-    lanes = lane_sums(value, loops[-1], writer, scope) if loops else []
+    blocks = () if expr is None else (out.tensor.layout, _block_read(expr))
+    limit = BLOCK_LIMIT if loops and loops[-1].extent in blocks else LANE_LIMIT
+    lanes = lane_sums(value, loops[-1], writer, scope, limit) if loops else []
     text = writer.value(value, scope)
     store = f"{names[id(out)]}[{writer.index(target(index), scope)}] = "
     body = [*scope.lines, store + to_storage(text, out.dtype) + ";"]
@@ -224,12 +227,14 @@ def shared_loop(loops: Sequence[Sym], parts: int) -> Sym | None:
     return even[0] if even else max(loops, key=lambda c: evenness(_extent(c), parts))
 
 
-def lane_sums(value: Scalar, lane: Sym, writer: Writer, scope: Scope) -> list[str]:
+def lane_sums(
+    value: Scalar, lane: Sym, writer: Writer, scope: Scope, limit: int = LANE_LIMIT
+) -> list[str]:
     """Statements that reduce for all values of the innermost counter at once, where its extent is
     small and the elements lie next to each other: arrays of sums, whose loops over the counter
     become vector operations. Empty where that is not so; else the sums have names in `scope`."""
     extent = lane.extent
-    if not isinstance(extent, int) or not 4 <= extent <= LANE_LIMIT:
+    if not isinstance(extent, int) or not 4 <= extent <= limit:
         return []
     found = [s for s in _outer_reduces(value) if lane in s.index_symbols()]
     if not found or not all(_by_lane(s, lane) for s in found):

@@ -9,7 +9,7 @@ from onefold import events, knobs
 from onefold.defects import defects
 from onefold.ir.graph import Graph
 from onefold.ir.verify import verify
-from onefold.passes import affine, algebra, attention, formulas, norms, padding, sink
+from onefold.passes import affine, algebra, attention, formulas, norms, padding, quantized, sink
 from onefold.passes.clean import remove_dead
 from onefold.passes.fold import fold_constants
 from onefold.passes.layout import choose_layouts
@@ -32,6 +32,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("qdq", fuse_qdq),
     ("fold", fold_constants),
     ("dead", remove_dead),
+    ("quantized", rules(quantized.RULES)),
     ("algebra", rules(algebra.RULES)),
     ("same", merge_equal),
     ("activations", rules(formulas.RULES)),

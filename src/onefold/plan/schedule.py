@@ -191,7 +191,13 @@ class Lowerings:
             return True
         if f.reduces:
             return False
-        return f.cost * again <= 3 * size
+        return f.cost * again <= 3 * size * self._widening(v, f)
+
+    def _widening(self, v: Value, f: Facts) -> float:
+        """How many times the memory of what a value is computed from it would take."""
+        read = [self._values[i] for i in f.reads if i in self._values]
+        bits = [u.dtype.bits for u in read if u.shape == v.shape]
+        return max(v.dtype.bits / max(bits), 1) if bits else 1
 
     def _read_whole(self) -> set[int]:
         """Values that some reader needs in memory."""
@@ -255,8 +261,21 @@ class Lowerings:
                 if not inner:
                     break
                 rank = {id(u): k for k, u in enumerate(order)}
-                self.inlined.discard(id(min(inner, key=lambda u: rank[id(u)])))
+                first = min(inner, key=lambda u: rank[id(u)])
+                while (narrow := self._narrower(first, holds)) is not None:
+                    holds.discard(id(first))
+                    first = narrow
+                self.inlined.discard(id(first))
                 holds.discard(id(v))
+
+    def _narrower(self, v: Value, holds: set[int]) -> Value | None:
+        """What an inlined value is computed from alone, if that takes less memory: a dequantized
+        result of a kernel is stored as integers."""
+        n = v.producer
+        inner = [] if n is None else [u for u in n.present() if id(u) in self.inlined & holds]
+        if len(inner) != 1 or inner[0].shape != v.shape or inner[0].dtype.bits >= v.dtype.bits:
+            return None
+        return inner[0]
 
     def _is_epilogue(
         self, v: Value, index: Sequence[Dim], value: Scalar, accs: Sequence[Acc]

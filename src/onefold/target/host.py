@@ -79,7 +79,7 @@ def _allows_tiles() -> bool:
     """Whether this process may use the matrix unit of x86: Linux grants it once it is asked."""
     arch_prctl, request, tiles = 158, 0x1023, 18
     try:
-        return ctypes.CDLL(None).syscall(arch_prctl, request, tiles) == 0
+        return bool(ctypes.CDLL(None).syscall(arch_prctl, request, tiles) == 0)
     except (OSError, AttributeError):
         return False
 
