@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from onefold.frontend.model import Declared
 
 
-def by_name(inputs: Any, named: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-    """The arrays given, by input name. Raises InputError for extra and missing names."""
+def by_name(
+    inputs: Any, named: Mapping[str, Any], wanted: Sequence[str], states: Collection[str] = ()
+) -> dict[str, Any]:
+    """The arrays given, by input name; states: inputs that the program fills itself.
+
+    Raises InputError for extra and missing names.
+    """
     given: dict[str, Any] = dict(named)
     if isinstance(inputs, Mapping):
         given.update(inputs)
@@ -31,6 +36,8 @@ def by_name(inputs: Any, named: Mapping[str, Any], wanted: Sequence[str]) -> dic
     extra = [printable(n, 60) for n in given if n not in wanted]
     if missing or extra:
         why = f"missing: {', '.join(missing)}" if missing else did_you_mean(extra[0], wanted)
+        if not missing and extra[0] in states:
+            why = f"'{extra[0]}' is a state, which the program keeps from call to call"
         raise InputError(
             f"the inputs do not fit: {', '.join(extra) or 'some are missing'}", why=why,
             remedy=f"The model's inputs are {', '.join(wanted)}.",

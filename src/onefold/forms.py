@@ -213,7 +213,7 @@ class Program:
 
     def _static_feeds(self, form: Form, inputs: Any, named: Mapping[str, Any]) -> dict[str, Any]:
         kinds = form.facts["input_dtypes"]
-        given = by_name(inputs, named, form.inputs)
+        given = by_name(inputs, named, form.inputs, self.wanted.states.values())
         return {
             n: as_array(n, given[n], kinds[n]) if kinds[n] else given[n] for n in form.inputs
         }
@@ -223,7 +223,7 @@ class Program:
         declared = [
             d for d in self.model.inputs if d.name not in tied and d.name not in self.wanted.values
         ]
-        given = by_name(inputs, named, [d.name for d in declared])
+        given = by_name(inputs, named, [d.name for d in declared], tied)
         arrays = {
             d.name: as_array(d.name, given[d.name], d.dtype) for d in declared if d.kind == "tensor"
         }

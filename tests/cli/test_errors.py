@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from onnx import helper
 
+import onefold
 from onefold.cli import _failure
-from onefold.errors import MemoryLimitError, ShapeError
+from onefold.errors import InputError, MemoryLimitError, ShapeError
 from onefold.frontend.binding import ValueNeeded
 from tests.cli.made import save, value
 
@@ -54,7 +57,8 @@ def test_usage_is_exit_code_2(cli, words: list[str]) -> None:
 def test_usage_as_json(cli) -> None:
     done = cli("run", "--json")
     assert done.code == 2
-    assert done.json["error"] == "UsageError"
+    assert done.json["error"] == "UsageError" and done.json["where"] == "onefold run"
+    assert set(done.json) == set(cli("run", "nothing.onnx", "--json").json)
     assert "MODEL" in done.json["what"]
 
 
@@ -93,7 +97,76 @@ def test_an_optimisation_that_does_not_exist(cli, models) -> None:
     assert "OF610: there is no optimisation '-O9'" in done.err
 
 
+def test_output_that_cannot_be_written(models) -> None:
+    for words in (["explain", "OF110"], ["explain", "OF110", "--json"], ["targets"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run([sys.executable, "-m", "onefold", *words], stdout=full, text=True,
+                                  stderr=subprocess.PIPE)  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.startswith("OF425: the output cannot be written")
+        assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_termination_closes_what_is_open(models, tmp_path) -> None:
+    script = ("import os, signal\nfrom onefold import cli\n"
+              "def run(arguments):\n"
+              "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
+              "    finally: print('closed', flush=True)\n"
+              "cli.run = run\ncli.main([])")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stdout) == (143, "closed\n")
+
+
+def test_a_cache_folder_that_cannot_be_made(cli, models, monkeypatch) -> None:
+    monkeypatch.setenv("ONEFOLD_CACHE_DIR", "/proc/none")
+    done = cli("run", models / "net.onnx")
+    assert done.code == 1
+    assert "OF424: the cache folder cannot be made" in done.err
+
+
+def test_buckets_cannot_be_built(cli, models) -> None:
+    done = cli("build", models / "open.onnx", "--dim", "batch=8,16", "--out", "x")
+    assert done.code == 2
+    assert "buckets cannot be built: batch=8,16" in done.err
+    assert "--dim batch=8, or one for all: --dim batch=0..16." in done.err
+
+
+def test_a_state_cannot_be_given(models) -> None:
+    program = onefold.load(models / "two.onnx").compile(states={"sum": "b"})
+    zeros = np.zeros((2, 3), np.float32)
+    with pytest.raises(InputError) as e:
+        program({"a": zeros, "b": zeros})
+    assert e.value.why == "'b' is a state, which the program keeps from call to call"
+
+
+def test_files_that_are_something_else(cli, models) -> None:
+    assert "model file '.' cannot be read" in cli("run", ".").err
+    Path("labels.txt").write_bytes(b"\x89PNG\0\0")
+    assert "are not a text" in cli("run", models / "net.onnx", "--labels", "labels.txt").err
+    Path("s.wav").write_bytes(b"RIFF")
+    done = cli("run", models / "net.onnx", "--input", "s.wav")
+    assert "a sound does not fit the input 'x'" in done.err
+
+
+@pytest.mark.toolchain
+def test_values_take_the_type_of_their_input(cli, tmp_path) -> None:
+    add = helper.make_node("Add", ["x", "y"], ["z"], name="add")
+    ports = [value(n, [3]) for n in "xyz"]
+    path = save(tmp_path / "a.onnx", [add], ports[:2], ports[2:])
+    np.save("x.npy", np.zeros(3, np.float32))
+    done = cli("run", path, "--value", "y=1,2,3", "--input", "x=x.npy", "--json")
+    assert done.json["outputs"][0]["values"] == [1, 2, 3]
+
+
+def test_features_of_a_processor_are_its_own(cli, models) -> None:
+    done = cli("build", models / "net.onnx", "--target", "cortex-m4f+mve", "--out", "x")
+    assert done.code == 1
+    assert "OF404: features cannot be added to 'cortex-m4f'" in done.err
+    assert "OF404" in cli("doctor", "--prepare", "wasm32").err
+
+
 def test_misspelt_verb(cli) -> None:
+    assert cli("frobnicate").err.endswith("'frobnicate'.\n")
     assert "There is no verb 'inspct'. Did you mean 'inspect'?" in cli("inspct").err
 
 

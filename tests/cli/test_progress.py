@@ -55,6 +55,20 @@ def test_a_long_task_is_shown(display: Display) -> None:
                             ("stop",)]  # fmt: skip
 
 
+def test_a_line_where_no_bar_can_be_shown(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(_listen, "PATIENCE", 0.02)
+    lines = _listen.Lines()
+    remove = events.subscribe(lines)
+    with events.Progress("library, built once"), events.Progress("compile", 3):
+        time.sleep(0.2)
+    with events.Progress("quick, built once"):
+        pass
+    time.sleep(0.1)
+    remove()
+    lines.close()
+    assert capsys.readouterr().err == "library, built once: this may take a minute\n"
+
+
 def test_a_short_task_is_not_shown(display: Display) -> None:
     with events.Progress("compile", 3):
         pass

@@ -45,6 +45,8 @@ def test_cache(cli, models, tmp_path, monkeypatch) -> None:
     (entry,) = cli("cache", "list", "--json").json["entries"]
     assert entry["model"] == "open.onnx" and entry["target"] == "host"
     assert "open.onnx" in cli("cache", "list").out
+    assert cli("cache", "--json").json["entries"] == [entry]
+    assert cli("cache", "--json", "list").code == 2
     size = cli("cache", "size", "--json").json
     assert size["bytes"] == entry["bytes"] > 0 and size["folder"] == str(folder)
     assert cli("cache", "clear", "--json").json["freed"] == entry["bytes"]
@@ -122,6 +124,7 @@ def test_a_knob_with_a_wrong_value(cli, monkeypatch) -> None:
     done = cli("explain", "OF001")
     assert done.code == 2
     assert "ONEFOLD_DEBUG has the value 'loud'" in done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.toolchain

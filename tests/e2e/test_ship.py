@@ -184,6 +184,7 @@ def test_weights_too_large_for_the_device_are_refused(tmp_path: Path) -> None:
         build(onefold.load(path), "cortex-m0", tmp_path / "out")
     assert refused.value.code == "OF302"
     assert "region 'flash': overflowed by" in str(refused.value)
+    assert "the largest weights are 'w' with 1440000 bytes" in str(refused.value)
 
 
 def test_a_target_that_cannot_be_built_for_says_so(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from onefold.errors import OnefoldError, OptionError
+from onefold.errors import DiskError, OnefoldError, OptionError
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class Verbs(click.Group):
@@ -43,7 +44,7 @@ class Verbs(click.Group):
 
             hint = did_you_mean(args[0], self.list_commands(ctx))
             raise click.UsageError(
-                f"There is no verb '{printable(args[0], 60)}'. {hint}", ctx
+                f"There is no verb '{printable(args[0], 60)}'. {hint}".rstrip(), ctx
             ) from None
 
 
@@ -74,6 +75,7 @@ def onefold() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `onefold` command; ends the process with 0, 1 (error) or 2 (usage)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that what is open is closed
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -85,6 +87,7 @@ def run(arguments: list[str]) -> int:
     try:
         with _listen.listening():
             done: Any = onefold.main(arguments, prog_name="onefold", standalone_mode=False)
+        sys.stdout.flush()
         return done if isinstance(done, int) else DONE
     except click.exceptions.Exit as e:
         return e.exit_code
@@ -97,6 +100,11 @@ def run(arguments: list[str]) -> int:
         _failure.known(e, as_json)
         return USAGE if isinstance(e, OptionError) else FAILED
     except BrokenPipeError:
-        return _failure.broken_pipe()
+        return _failure.no_output()
+    except OSError as e:
+        if not _failure.full(e):
+            return _failure.unknown(e, as_json)
+        _failure.known(DiskError("the output cannot be written", why=str(e)), as_json=False)
+        return _failure.no_output()
     except Exception as e:
         return _failure.unknown(e, as_json)

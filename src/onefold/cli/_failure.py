@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -9,13 +10,15 @@ from typing import Any
 
 import click
 
-from onefold.errors import MemoryLimitError, OnefoldError, ShapeError, printable
+from onefold.errors import MemoryLimitError, OnefoldError, OptionError, ShapeError, printable
 
 
 def usage(error: click.ClickException, as_json: bool) -> int:
     """A command line that cannot be understood."""
     if as_json:
-        _json({"error": "UsageError", "code": "OF610", "what": error.format_message()})
+        context = getattr(error, "ctx", None)  # of most kinds
+        told = OptionError(error.format_message(), where=context and context.command_path)
+        _json(told.to_json() | {"error": "UsageError"})
     else:
         error.show(sys.stderr)
     return 2
@@ -60,14 +63,26 @@ def translated(error: Exception) -> OnefoldError:
     )  # fmt: skip
 
 
-def broken_pipe() -> int:
-    """Whoever read the output has left (`onefold ... | head`); nothing more can be said."""
+def full(error: OSError) -> bool:
+    """Whether what has been printed cannot be written; errors of files have the file's name."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def no_output() -> int:
+    """Whoever read the output has left (`onefold ... | head`), or it cannot be written; nothing
+    more is said there."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
 def _traceback() -> None:
-    if os.environ.get("ONEFOLD_DEBUG", "0") not in ("", "0"):
+    from onefold import knobs
+
+    try:
+        wanted = knobs.DEBUG.get() > 0
+    except OptionError:  # that may be the error which is being told
+        wanted = False
+    if wanted:
         import traceback
 
         traceback.print_exc()

@@ -26,10 +26,9 @@ def listening() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(listeners.installed())
         stack.enter_context(_plain_warnings())
-        if sys.stderr.isatty():
-            bar = Bar()
-            stack.callback(events.subscribe(bar))
-            stack.callback(bar.close)
+        bar = Bar() if sys.stderr.isatty() else Lines()
+        stack.callback(events.subscribe(bar))
+        stack.callback(bar.close)
         yield
 
 
@@ -45,6 +44,29 @@ def _plain_warnings() -> Iterator[None]:
         warnings.filterwarnings("always", category=UserWarning, module="onefold")
         warnings.showwarning = cast(Any, show)
         yield
+
+
+class Lines:
+    """A line on stderr for what is built once and takes long, where no bar can be shown."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, threading.Timer] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        if event.kind == "progress.begin" and event.facts["total"] is None:
+            task = event.facts["task"]
+            self._waiting[task] = timer = threading.Timer(PATIENCE, self._say, [task])
+            timer.daemon = True
+            timer.start()
+        elif event.kind == "progress.end" and event.facts["task"] in self._waiting:
+            self._waiting.pop(event.facts["task"]).cancel()
+
+    def _say(self, task: str) -> None:
+        click.echo(f"{printable(task, 60)}: this may take a minute", err=True)
+
+    def close(self) -> None:
+        for timer in self._waiting.values():
+            timer.cancel()
 
 
 class Bar:

@@ -42,7 +42,19 @@ class Wishes:
         model = onefold.load(path, ops=self.ops)
         if self.shapes or self.dims or self.states or self.values:
             self._check_names(model)
+            self._fit_values(model)
         return model
+
+    def _fit_values(self, model: Model) -> None:
+        """Values in the element types of their inputs, where that loses nothing."""
+        from onefold.dev.feed import Port
+        from onefold.dev.feed.arrays import fitted
+        from onefold.ir import dtypes
+
+        for d in model.inputs:
+            if d.name in self.values and d.dtype in dtypes.BY_NAME:
+                port = Port(d.name, dtypes.BY_NAME[d.dtype].numpy, None)
+                self.values[d.name] = fitted(self.values[d.name], port).array
 
     def _check_names(self, model: Model) -> None:
         inputs = [d.name for d in model.inputs]

@@ -64,11 +64,16 @@ _ROWS = (
 def _show(facts: dict[str, Any], out: Out) -> None:
     r = facts["report"]
     out.line(f"{r['model']} for {r['target']} in {facts['folder']}", style="bold")
-    rows = [(text, "not known" if r.get(key) is None else count(r[key])) for key, text in _ROWS]
+    known = r["stack_bytes"] is not None
+    rows = [
+        (text if known else text.replace("states, stack", "states"),
+         "not known" if r.get(key) is None else count(r[key]))
+        for key, text in _ROWS
+    ]  # fmt: skip
     out.table(["", Column("bytes", right=True)], rows)
     if r.get("stack_note"):
         out.line(f"the stack is not known: {r['stack_note']}")
-    top = [f for f in facts["files"] if "/" not in f]
-    out.line(f"{len(facts['files'])} files: {', '.join(top)}")
+    top = dict.fromkeys(f.partition("/")[0] + "/" * ("/" in f) for f in facts["files"])
+    out.line(f"files: {', '.join(top)}")
     out.line(f"link {facts['library']} and include {facts['prefix']}.h; {facts['program']} runs it "
              "on input0.bin, input1.bin, ... and writes output0.bin, ...")  # fmt: skip

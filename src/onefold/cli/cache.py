@@ -11,9 +11,17 @@ from onefold.cli._options import Wishes, json_option
 from onefold.cli._output import Column, Out, finish, size
 
 
-@click.group(short_help="Compiled programs that are kept: list, size, clear.")
-def command() -> None:
-    """Compiled programs are kept by content, so that a model compiles once."""
+@click.group(
+    short_help="Compiled programs that are kept: list, size, clear.", invoke_without_command=True
+)
+@json_option
+@click.pass_context
+def command(context: click.Context, wishes: Wishes) -> None:
+    """Compiled programs are kept by content, so that a model compiles once. Alone: `list`."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_entries, json=wishes.json)
+    elif wishes.json:
+        raise click.UsageError(f"Write: {context.command_path} {context.invoked_subcommand} --json")
 
 
 @command.command("list")

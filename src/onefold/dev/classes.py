@@ -42,6 +42,9 @@ def read_labels(path: Path) -> list[str]:
     except OSError as e:
         raise InputError(f"the labels '{path}' cannot be read", why=str(e),
                          remedy="Give a text file with one label per line.") from None  # fmt: skip
+    if "\0" in text:
+        raise InputError(f"the labels '{path}' are not a text",
+                         remedy="Give a text file with one label per line.")  # fmt: skip
     rows = [line.strip() for line in text.splitlines()]
     while rows and not rows[-1]:
         rows.pop()

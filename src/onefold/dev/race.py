@@ -72,7 +72,7 @@ def race(
     with events.Progress(f"measuring {model.name}", rounds) as progress:
         times = interleaved({**calls, PEAK: peak}, rounds, progress.step)
     program.reset()
-    if max(times[name].spread for name in calls) > BUSY:
+    if max(t.spread for t in times.values()) > BUSY:
         notes.append("times differ much from round to round: the machine is busy")
     return _result(model, program, inputs, times, versions, flops, notes)
 

@@ -71,7 +71,8 @@ def open_source(model: str | os.PathLike[str] | Bytes, *,
     """
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
-        return Source(name or path.name, map_file(path, f"model file '{path.name}'"), path.parent)
+        data = map_file(path, f"model file '{path.name or path}'")
+        return Source(name or path.name, data, path.parent)
     view = memoryview(model)
     if not view.c_contiguous:
         view = memoryview(bytes(view))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onefold.ir import dims, dtypes
-from onefold.ir.limits import WORK_LIMIT, FoldBudget, check_sizes
+from onefold.ir.limits import WORK_LIMIT, FoldBudget, refusal
 from onefold.ir.types import AnyType, Quant, TensorType
 
 if TYPE_CHECKING:
@@ -322,7 +322,11 @@ class Builder:
         node = Node(op, inputs, (), self.origin, regions)
         try:
             kinds = list(types) if types is not None else list(op.infer(node))
-            check_sizes(kinds)
+            why, too_large = refusal(kinds)
+            if why:
+                from onefold.ops.base import Refusal, TooLarge
+
+                raise TooLarge(why) if too_large else Refusal(why)
             hints = [name] if isinstance(name, str) else list(name)
             hints += [""] * (len(kinds) - len(hints))
             outs = [

@@ -33,22 +33,22 @@ WORK_LIMIT = 1 << 28
 MAX_RANK = 64
 
 
-def check_sizes(types: Iterable[AnyType]) -> None:
-    """Raises Refusal where a result of one of these types is not taken."""
-    from onefold.ops.base import Refusal, TooLarge
-
+def refusal(types: Iterable[AnyType]) -> tuple[str, bool]:
+    """Why a result of one of these types is not taken, empty where all are; and whether it is
+    only the limit of memory."""
     limit = knobs.MEMORY_LIMIT.get()
     for t in types:
         if not isinstance(t, TensorType):
             continue
         if t.rank > MAX_RANK:
-            raise Refusal(f"its result has {t.rank} dimensions, and at most {MAX_RANK} are taken")
+            return f"its result has {t.rank} dimensions, and at most {MAX_RANK} are taken", False
         if any(isinstance(d, int) and d < 0 for d in t.shape):
-            raise Refusal(f"its result would have the shape {list(t.shape)}")
+            return f"its result would have the shape {list(t.shape)}", False
         size = t.size
         if isinstance(size, int) and size * t.dtype.bytes > limit:
-            raise TooLarge(f"its result takes {size * t.dtype.bytes} bytes, more than the limit of "
-                           f"{limit} (ONEFOLD_MEMORY_LIMIT)")  # fmt: skip
+            return (f"its result takes {size * t.dtype.bytes} bytes, more than the limit of "
+                    f"{limit} (ONEFOLD_MEMORY_LIMIT)"), True  # fmt: skip
+    return "", False
 
 
 def foldable_size(t: AnyType) -> int:

@@ -56,7 +56,8 @@ def place_arenas(
             f"the model's buffers do not fit into the memory of '{target.name}'",
             where=f"layer '{largest.name}'",
             why=f"they take {whole.size} bytes at once; there is room for "
-            + ", ".join(f"{room} in '{name}'" for name, room in rooms),
+            + ", ".join(f"{room} in '{name}'" for name, room in rooms)
+            + f" beside the inputs, outputs, states and {STACK} bytes of stack",
             remedy="Use a smaller input (--shape, --dim), a smaller or integer model, or a "
             "device with more memory.",
             kind=PlanError.FIT,

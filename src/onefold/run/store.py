@@ -68,15 +68,23 @@ def _default() -> Path:
     return Path(platformdirs.user_cache_dir("onefold"))
 
 
+def _made(folder: Path) -> os.stat_result:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder.stat()
+    except FileNotFoundError as error:  # as some file systems answer where nothing can be made
+        raise CacheError("the cache folder cannot be made", where=str(folder),
+                         why=str(error)) from error
+
+
 def _private(folder: Path) -> Path:
     """Makes the folder if needed and checks its owner and permissions."""
     with guarded("opening its folder", folder):
         try:
             facts = folder.stat()
         except FileNotFoundError:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-            facts = folder.stat()
+            facts = _made(folder)
     if not stat.S_ISDIR(facts.st_mode):
         raise CacheError("the cache folder is not a folder", where=str(folder))
     if facts.st_uid != os.geteuid():

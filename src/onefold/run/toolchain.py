@@ -315,12 +315,14 @@ def prepare(target: Target, workdir: Path) -> float:
 
     The first time takes up to a minute, later ones a tenth of a second.
     """
+    from onefold.target import require_buildable
     begin = time.perf_counter()
     source = ("prepare.c", "int main(void) { return 0; }\n")
     if target.os == "linux":
         objects = compile_units([source], target, workdir)
         link_executable(objects, workdir / "prepare", target)
-    elif target.memories:
+    else:
+        require_buildable(target)
         link_firmware(compile_units([source], target, workdir), workdir / "prepare.elf", target)
     return time.perf_counter() - begin
 

@@ -34,7 +34,7 @@ from onefold.run import elf, emulator, toolchain
 from onefold.run.artifact import KERNELS
 from onefold.run.building import manifest, write_weights
 from onefold.ship.sources import main_source, weights_source
-from onefold.target import Target, find
+from onefold.target import Target, find, require_buildable
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -124,19 +124,15 @@ def build_graph(
             why="it has no operating system", kind=TargetError.CANNOT,
             remedy="Build it without --threads.",
         )  # fmt: skip
-    if t.os == "none" and not t.memories:
-        raise TargetError(
-            f"programs for '{t.name}' cannot be built yet", kind=TargetError.CANNOT,
-            why="how its weights and its image are put together is not written yet",
-            remedy="`onefold targets` lists the others; those with memories or Linux can be built.",
-        )  # fmt: skip
+    require_buildable(t)
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
     program = plan(graph, t, Options(threads=threads))
     sources = emit(program, name)
     _write_sources(program, sources, t, folder)
     level = optimize or ("-Os" if t.os == "none" else "-O3")
-    made = _compile(sources, t, folder, level)
+    with _fitting(program, t):
+        made = _compile(sources, t, folder, level)
     report = _report(program, t, made)
     bundle = Bundle(
         folder, name, t, made.library, made.program, report,
@@ -158,6 +154,14 @@ def graph_for(
     from onefold.passes import pipeline
 
     w = Wanted.of(shapes, dims, states, values)
+    if w.buckets:
+        name, ends = next(iter(w.buckets.items()))
+        raise OptionError(
+            f"buckets cannot be built: {name}={','.join(map(str, ends))}",
+            why="a folder holds one program",
+            remedy=f"Build one for each size: --dim {name}={ends[0]}"
+            + (f", or one for all: --dim {name}=0..{ends[-1]}." if t.has_heap else "."),
+        )  # fmt: skip
     try:
         graph = model.bind(Binding(w.shapes, w.dims, w.values, w.states))
     except ValueNeeded as e:
@@ -224,8 +228,7 @@ def _compile(sources: Sources, t: Target, folder: Path, level: str) -> _Made:
     toolchain.archive([*renamed, weights], library)
     if t.os == "none":
         program = folder / f"{sources.prefix}.elf"
-        with _fitting(t):
-            toolchain.link_firmware([runner, *renamed, weights], program, t)
+        toolchain.link_firmware([runner, *renamed, weights], program, t)
     else:
         program = folder / f"{sources.prefix}_run"
         toolchain.link_executable([runner, *renamed, weights], program, t)
@@ -234,8 +237,9 @@ def _compile(sources: Sources, t: Target, folder: Path, level: str) -> _Made:
 
 
 @contextmanager
-def _fitting(t: Target) -> Iterator[None]:
-    """The linker knows to the byte what does not fit; its message becomes one about the device."""
+def _fitting(program: Program, t: Target) -> Iterator[None]:
+    """The linker knows to the byte what does not fit; its message becomes one about the device,
+    with the largest of what lies in its memories."""
     try:
         yield
     except ToolchainError as e:
@@ -245,8 +249,18 @@ def _fitting(t: Target) -> Iterator[None]:
         sizes = ", ".join(f"{m.size:,} bytes of {m.name}" for m in t.memories)
         raise PlanError(
             f"the program does not fit into the memory of '{t.name}'", why=f"it has {sizes}",
-            detail=[line.removeprefix("ld.lld: error: ") for line in over], kind=PlanError.FIT,
+            detail=[*(line.removeprefix("ld.lld: error: ") for line in over), *_largest(program)],
+            kind=PlanError.FIT,
         ) from e  # fmt: skip
+
+
+def _largest(program: Program) -> Iterator[str]:
+    for kind, what in (("const", "weights are"), ("arena", "intermediate result is"),
+                       ("state", "state is")):  # fmt: skip
+        found = [b for b in program.buffers if b.kind == kind]
+        if found:
+            b = max(found, key=lambda b: b.bytes)
+            yield f"the largest {what} '{b.name}' with {b.bytes} bytes"
 
 
 def _rename(o: Path, name: str) -> Path:

@@ -15,7 +15,7 @@ from onefold.target.host import host_arch, host_facts
 from onefold.target.model import Emulator, Feature, Isa, Memory, Target
 
 __all__ = ["Emulator", "Feature", "Isa", "Memory", "Target", "find", "host_arch", "load_isa",
-           "missing_features", "require_features", "runs_here", "targets"]
+           "missing_features", "require_buildable", "require_features", "runs_here", "targets"]
 
 _HERE = Path(__file__).parent
 
@@ -46,6 +46,15 @@ def missing_features(arch: str, features: frozenset[str]) -> tuple[str, ...]:
     if here.arch != arch:
         return (arch,)
     return tuple(sorted(features - here.features))
+
+
+def require_buildable(target: Target) -> None:
+    """Raises `TargetError` where no image can be made for the target yet."""
+    if target.os == "none" and not target.memories:
+        raise TargetError(
+            f"programs for '{target.name}' cannot be built yet", kind=TargetError.CANNOT,
+            why="how its weights and its image are put together is not written yet",
+            remedy="`onefold targets` lists the others; those with memories or Linux can be built.")
 
 
 def runs_here(target: Target) -> bool:
@@ -120,6 +129,11 @@ def _vector_bytes(isa: Isa, features: frozenset[str]) -> int:
 def _with_features(base: Target, extra: tuple[str, ...], name: str) -> Target:
     from dataclasses import replace
     isa = load_isa(base.arch)
+    if base.memories:
+        raise TargetError(
+            f"features cannot be added to '{base.name}'", where=f"target {name}",
+            why="it is one processor, whose features are known", kind=TargetError.CANNOT,
+            remedy="Choose the target that has them; `onefold targets` lists all.")
     for word in extra:
         if word not in isa.features:
             raise TargetError(

@@ -19,6 +19,9 @@ def read(path: Path, port: Port, style: Style) -> Fed:
 
     The rate is told but not changed. Raises InputError for what is no PCM file.
     """
+    if sum(d is None or d > 1 for d in port.shape or ()) > 1:
+        raise InputError(f"a sound does not fit the input '{port.name}'",
+                         why="it has more than one dimension to fill")  # fmt: skip
     samples, rate = read_wav(path)
     notes = [f"{len(samples) / rate:.2f} s at {rate} Hz (not resampled)"]
     shape = port.shape if port.shape is not None else (None,)
