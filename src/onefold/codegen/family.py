@@ -64,6 +64,7 @@ class Choice:
     scratch: int = 0
     cost: float = 0.0  # estimated cycles
     blocks: bool = False
+    next_best: str = ""  # the kernel that would have been taken instead, and how much it costs
 
 
 class Family:
@@ -112,8 +113,17 @@ class KernelChoice:
                     else:
                         found.append(replace(c, blocks=f.blocks))
             self.refusals[id(node)] = said
-            self._chosen[id(node)] = min(found, key=lambda c: c.cost) if found else None
+            self._chosen[id(node)] = _cheapest(found)
         return self._chosen[id(node)]
+
+
+def _cheapest(found: Sequence[Choice]) -> Choice | None:
+    if not found:
+        return None
+    best, *others = sorted(found, key=lambda c: c.cost)
+    if not others or not best.cost:
+        return best
+    return replace(best, next_best=f"{others[0].name} ({others[0].cost / best.cost:.2g}x)")
 
 
 def _in_blocks(values: Sequence[Value]) -> bool:

@@ -18,7 +18,8 @@ CALIBRATION_S = 0.02
 
 @dataclass(frozen=True)
 class StepTime:
-    """seconds: of one call; macs_per_s, bytes_per_s: of what the step computes and touches."""
+    """seconds: of one call; macs_per_s, bytes_per_s: of what the step computes and touches;
+    next_best: the kernel that was the second choice, and its estimated cost over this one's."""
 
     index: int
     layer: str
@@ -28,6 +29,7 @@ class StepTime:
     share: float
     macs: int
     bytes: int
+    next_best: str = ""
 
     @property
     def macs_per_s(self) -> float:
@@ -57,7 +59,7 @@ def profile(
     total = sum(counts) or 1
     return [
         StepTime(k, s["origin"], s["op"], s["algorithm"] or s["backend"],
-                 c / per_second, c / total, s["macs"], s["bytes"])
+                 c / per_second, c / total, s["macs"], s["bytes"], s.get("next_best", ""))
         for k, (c, s) in enumerate(zip(counts, program.report["steps"], strict=True))
     ]  # fmt: skip
 

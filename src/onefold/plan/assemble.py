@@ -225,7 +225,7 @@ class Assembler:
         if step.macs:
             step.op = heavy.op.name
         if choice is not None:
-            step.algorithm = choice.name
+            step.algorithm, step.next_best = choice.name, choice.next_best
         return step
 
     def copy(self, v: Value, to: Buffer) -> Step:

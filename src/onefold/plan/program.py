@@ -100,6 +100,7 @@ class Step:
     op: str
     macs: int = 0
     algorithm: str = "loops"
+    next_best: str = ""  # the kernel that came second, and its estimated cost
 
 
 @dataclass(eq=False, slots=True)

@@ -117,7 +117,7 @@ def manifest(program: Program, sources: Sources, target: Target) -> dict[str, An
         "labels": list(sources.labels),
         "steps": [
             {"op": s.op, "origin": str(s.origin), "macs": s.macs, "algorithm": s.algorithm,
-             "threads": program.threads if s.kernel.split else 1,
+             "next_best": s.next_best, "threads": program.threads if s.kernel.split else 1,
              "bytes": sum(b.bytes for b in (*s.reads, *s.writes))}
             for s in program.flat()
         ],

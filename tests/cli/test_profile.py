@@ -1,0 +1,36 @@
+"""`onefold bench --profile`: every step with its time."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.toolchain
+
+DIGITS = Path(__file__).resolve().parents[2] / "demo" / "digits.onnx"
+BENCH = ("bench", DIGITS, "--against", "none", "--rounds", 3, "--profile")
+
+
+def test_every_step_has_its_time(cli: Any, tmp_path: Path) -> None:
+    drawn = tmp_path / "roof.svg"
+    (model,) = cli(*BENCH, "--roofline", drawn, "--json").json["models"]
+    steps = model["steps"]
+    assert abs(sum(s["share"] for s in steps) - 1) < 1e-6
+    assert all(s["seconds"] > 0 for s in steps if s["macs"])
+    assert any(s["kernel"].startswith("conv_") for s in steps)
+    root = xml.etree.ElementTree.fromstring(drawn.read_text("utf-8"))
+    dots = [e for e in root.iter() if e.tag.endswith("circle")]
+    assert len(dots) == sum(s["macs"] > 0 for s in steps)
+
+
+def test_the_table_names_layers_and_kernels(cli: Any) -> None:
+    out = cli(*BENCH).out
+    assert "kernel" in out and "next best" in out and "l0_conv3x3" in out
+
+
+def test_threads_are_refused(cli: Any) -> None:
+    wrong = cli(*BENCH, "--threads", 2)
+    assert wrong.code == 2 and "one thread" in wrong.err
