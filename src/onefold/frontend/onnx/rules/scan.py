@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from onefold.frontend.onnx.rules import rule
+from onefold.ir import dims
 from onefold.ir.graph import Builder, Graph, Value
 from onefold.ops.base import Refusal, axis_of, registry, true_axis
 from onefold.ops.control import make_loop, slice_at
 from onefold.ops.formats import OnnxNode
+from onefold.ops.movement import Slice
 from onefold.ops.shape import Reshape
 
 
@@ -89,8 +91,9 @@ def _list(n: OnnxNode, name: str, size: int) -> list[int]:
 
 def _arranged(b: Builder, v: Value, axis: int, back: bool) -> Value:
     if back:
-        ends = [np.array([x], np.int64) for x in (-1, -(1 << 62), 0, -1)]
-        v = b.op(registry.by_name["Slice"](), v, *[b.const(e) for e in ends])
+        length, *rest = v.shape
+        starts = (dims.add(length, -1), *[0] * len(rest))
+        v = b.op(Slice(starts, v.shape, (-1, *[1] * len(rest))), v)
     if axis:
         perm = list(range(1, axis + 1)) + [0] + list(range(axis + 1, v.tensor.rank))
         v = b.op(registry.make("Transpose", perm=tuple(perm)), v)
