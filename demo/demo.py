@@ -60,6 +60,7 @@ def main() -> int:
     outputs, times = measure(runs, inputs)
     accuracy = {name: float((out.argmax(1) == labels).mean()) for name, out in outputs.items()}
     console.print(results(accuracy, times, program.report))
+    console.print("one thread, timed around the call from Python", style="dim")
     console.print(gallery(images, labels, outputs["Onefold"]))
     return verdict(console, accuracy["Onefold"], outputs)
 
@@ -99,8 +100,8 @@ def measure(runs: dict[str, Run], inputs: F32) -> tuple[dict[str, F32], dict[str
 
 def results(accuracy: dict[str, float], times: dict[str, list[float]],
             report: dict[str, Any]) -> Table:
-    table = Table(title="one image at a time, one thread, timed around the call from Python")
-    table.add_column("")
+    table = Table()
+    table.add_column("one image at a time")
     for name in accuracy:
         table.add_column(name, justify="right")
     table.add_row("accuracy", *(f"{a:.2%}" for a in accuracy.values()))

@@ -62,6 +62,14 @@ def test_an_integer_network_is_equal_bit_for_bit(target: str, tmp_path: Path) ->
 
 
 @pytest.mark.emulator
+def test_a_runner_without_its_files_says_so(tmp_path: Path) -> None:
+    bundle = build(onefold.load(DIGITS), "host", tmp_path / "b", measure=False)
+    away = tmp_path / "away"
+    away.mkdir()
+    done = subprocess.run([bundle.program], cwd=away, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "cannot read input0.bin\n")
+
+
 def test_firmware_needs_nothing_but_memory_functions(tmp_path: Path) -> None:
     """The model's own objects name no function of a libc but mem*, and no heap."""
     from onefold.run import toolchain

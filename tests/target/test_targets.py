@@ -93,6 +93,13 @@ def test_an_x86_server_is_recognised() -> None:
     assert "avx512fp16" not in features
 
 
+def test_what_several_features_bring_is_named_once() -> None:
+    words = host.cpu_words(ZEN) | {"amx_tile", "amx_int8", "amx_bf16"}
+    cpu, features = host.describe(target.load_isa("x86_64"), words)
+    assert {"amx-int8", "amx-bf16"} <= features
+    assert cpu.split("+").count("amx_tile") == 1
+
+
 def test_a_feature_whose_prerequisite_is_hidden_is_not_used() -> None:
     words = host.cpu_words(ZEN.replace(" avx2", ""))
     cpu, features = host.describe(target.load_isa("x86_64"), words)

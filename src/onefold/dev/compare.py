@@ -93,7 +93,7 @@ def compare(
             program.reset()
             states = {}
         ours = program(dict(sample))
-        feeds = {**sample, **program.wanted.values, **_states(model, program, states)}
+        feeds = {**sample, **program.wanted.values, **states_of(model, program, states)}
         try:
             answer = judge.running.run(feeds)
         except peers.PeerRefuses as e:
@@ -110,9 +110,11 @@ def compare(
     return [_verdict(n, pairs) for n, pairs in found.items()]
 
 
-def _states(model: Model, program: Program, states: Mapping[str, Any]) -> dict[str, Any]:
+def states_of(
+    model: Model, program: Program, states: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Contents of the inputs that are states: at first zeros, and of what grows the least."""
-    out: dict[str, Any] = dict(states)
+    out: dict[str, Any] = dict(states or {})
     declared = {d.name: d for d in model.inputs}
     for into in program.wanted.states.values():
         if into not in out:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onefold import __version__, events
 from onefold.dev import peers
+from onefold.dev.compare import states_of
 from onefold.dev.measure import Call, Times, again_and_again, interleaved, peak_call, ratios
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ def race(
     with assuming(notes):
         program = compile(model)
         program(given.arrays)
+    first = states_of(model, program)
+    if first:
+        notes.append("the other runtimes begin each call with the first contents of the states")
+    inputs |= first
     calls: dict[str, Call] = {OURS: again_and_again(program, given.arrays)}
     versions = {OURS: __version__}
     for peer in _peers(model, against, notes):
