@@ -15,6 +15,7 @@ from onefold.backends import Options
 from onefold.codegen.families.conv import planar, refused, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
+from onefold.codegen.team import parts_for
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import (
     STREAMED,
@@ -45,9 +46,11 @@ def weight_transform(n: int) -> Array:
 
 
 TRANSFORMS = {2: (50, 45), 4: (150, 170)}  # cycles, there and back, of a tile of a block
+FEWEST = 8  # tiles at a time
 CACHED = 600_000  # bytes between the transforms that stay in a cache near the core
 DOUBT = 1.1  # how much better it must look than plain sums, which need less memory
 LARGE = 1 << 20  # bytes of weights that are not expected in a cache when the layer begins
+CROSSING = 10.0  # bytes in a cycle that a core gets of what another one has just written
 NEAR, FAR = 16.0, 5.0  # bytes a cycle from a shared cache, and from memory
 
 
@@ -77,7 +80,7 @@ class Winograd(Family):
         if node.arg(0).tensor.layout != m.lanes:
             return "its input is not in channel blocks"
         choices = [_Winograd(node, m, n) for n in (2, 4)]
-        return min(choices, key=lambda c: c.cost).choice()
+        return min(choices, key=lambda c: c.cost).choice(options.threads)
 
 
 class _Winograd:
@@ -94,39 +97,69 @@ class _Winograd:
         self.points = (n + 2) ** 2
         self.weight_bytes = self.points * self.oc * self.ic * 4
         self.at_once, self.tile, self.cost = self._plan()
+        self.own = 1  # scratch memories: one for all threads, or one for each
 
     def _plan(self) -> tuple[int, Tile, float]:
         """Tiles at a time, the tile of the products, and the estimate of cycles."""
         best: tuple[int, Tile, float] | None = None
         there, back = TRANSFORMS[self.n]
         moved = self.tiles * (self.in_blocks * there + self.out_blocks * back)
-        for rounds in range(1, max(self.tiles // 8, 1) + 1):
+        for rounds in range(1, max(self.tiles // FEWEST, 1) + 1):
             at_once = -(-self.tiles // rounds)
-            tile, product = choose_tile(self.m, self.oc, at_once, self.ic)
-            between = self.points * (self.in_blocks + self.out_blocks) * self.m.lanes * 4 * at_once
-            carried = rounds * between / (NEAR if between > CACHED else 4 * NEAR)
-            first = FAR if self.weight_bytes >= LARGE else NEAR
-            read = self.weight_bytes * (1 / first + (rounds - 1) / NEAR)
-            cost = DOUBT * (max(rounds * self.points * product, read) + moved + carried)
+            tile, cycles = self._rounds(rounds, at_once)
+            cost = DOUBT * (cycles + moved)
             if best is None or cost < best[2]:
                 best = at_once, tile, cost
         assert best is not None
         return best
 
-    def choice(self) -> Choice:
-        name = f"conv_winograd{self.n}_{self.tile.columns}x{self.tile.vectors}"
+    def _rounds(self, rounds: int, at_once: int) -> tuple[Tile, float]:
+        """The tile of the products, and the estimate of cycles of so many rounds, but for the
+        arithmetic of the transforms."""
+        tile, product = choose_tile(self.m, self.oc, at_once, self.ic)
+        between = self.points * (self.in_blocks + self.out_blocks) * self.m.lanes * 4 * at_once
+        carried = rounds * between / (NEAR if between > CACHED else 4 * NEAR)
+        first = FAR if self.weight_bytes >= LARGE else NEAR
+        read = self.weight_bytes * (1 / first + (rounds - 1) / NEAR)
+        return tile, max(rounds * self.points * product, read) + carried
+
+    def _share(self, parts: int) -> None:
+        """How threads share the tiles: each takes some and all that comes of them, with a scratch
+        memory of its own; or, where tiles are few, they share each transform and the points of the
+        products of one round after another."""
+        room = 2 * max(self._scratch(), CACHED)
+        rounds = -(-self.tiles // self.at_once)
+        crossing = 4 * self.points * sum(self._steps(self.at_once)) / CROSSING
+        best = (self._rounds(rounds, self.at_once)[1] + rounds * crossing) / parts
+        for turns in range(1, max(self.tiles // parts, 1) + 1):  # of each thread
+            at_once = -(-self.tiles // (turns * parts))
+            if parts * self.points * sum(self._steps(at_once)) * 4 > room and at_once > FEWEST:
+                continue
+            tile, cycles = self._rounds(turns, at_once)
+            if cycles < best:
+                best, self.at_once, self.tile, self.own = cycles, at_once, tile, parts
+
+    def _scratch(self) -> int:
+        """Bytes of one scratch memory."""
+        return self.points * sum(self._steps(self.at_once)) * 4
+
+    def choice(self, threads: int) -> Choice:
         cost = self.cost * dims.upper(self.node.arg(0).shape[0])
+        parts = parts_for(cost, threads)
+        if parts > 1:
+            self._share(parts)
+        name = f"conv_winograd{self.n}_{self.tile.columns}x{self.tile.vectors}"
         return Choice(
             name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
             ("of_winograd.h",), cost=cost,
-            scratch=self.points * sum(self._steps()) * 4,
+            scratch=self.own * self._scratch(),
         )  # fmt: skip
 
-    def _steps(self) -> tuple[int, ...]:
+    def _steps(self, at_once: int) -> tuple[int, ...]:
         """Elements from one point to the next, of transformed inputs and of products: one vector
         more than they take, lest a tile's points fall into one set of the cache."""
         lanes = self.m.lanes
-        return tuple((b * self.at_once + 1) * lanes for b in (self.in_blocks, self.out_blocks))
+        return tuple((b * at_once + 1) * lanes for b in (self.in_blocks, self.out_blocks))
 
     def packed(self) -> tuple[Array, ...]:
         g = weight_transform(self.n)
@@ -142,20 +175,33 @@ class _Winograd:
         fields = (
             self.n, self.ic, size(self.y_axis.size), size(self.x_axis.size),
             size(self.y_axis.begin), size(self.x_axis.begin), self.across, self.at_once,
-            *self._steps(),
+            *self._steps(self.at_once),
         )  # fmt: skip
-        spread = self.points * self._steps()[0]
+        spread = self.points * self._steps(self.at_once)[0]
         batch = counter(self.node.arg(0).shape[0], "i")
         plane = size(padded_channels(self.node.arg(0).tensor)) * fields[2] * fields[3]
         at = r.dim(dims.mul(_at(batch), plane))
-        body = [
-            "const ix used = of_min_ix(k.p, tiles - first);",
-            f"of_winograd_spread(k, first, used, {x} + {at}, v);",
-            *self._products(w),
-            *self._gather(r, batch, bias),
-        ]
-        step = f"for (ix first = 0; first < tiles; first += {self.at_once}) {{"
+        source, team = f"{x} + {at}", r.team
+        apart, together = team.parts > 1 and self.own > 1, team.parts > 1 and self.own == 1
+        body = ["const ix used = of_min_ix(k.p, tiles - first);"]
+        if together:
+            body += [
+                team.bounds("used"), team.bounds(str(self.points), names=("q0", "q1")),
+                f"of_winograd_spread(k, first + from, to - from, {source}, v + from * {lanes});",
+                *team.wait(), *self._products(w, "q0", "q1"),
+                *team.wait(), *self._gather(r, batch, bias, "from", "to"), *team.wait(),
+            ]  # fmt: skip
+        else:
+            body += [
+                f"of_winograd_spread(k, first, used, {source}, v);",
+                *self._products(w), *self._gather(r, batch, bias),
+            ]  # fmt: skip
+        ends = ("from", "to") if apart else ("0", "tiles")
+        step = f"for (ix first = {ends[0]}; first < {ends[1]}; first += {self.at_once}) {{"
         lines = [step, *("  " + line for line in body), "}"]
+        if apart:
+            lines.insert(0, team.bounds("tiles", self.at_once))
+            scratch = f"({scratch} + me.part * {self._scratch()})"
         if batch.extent != 1:
             lines = loop(batch.name, r.dim(batch.extent or 1), lines)
         return "\n".join([
@@ -166,7 +212,7 @@ class _Winograd:
             *lines,
         ])  # fmt: skip
 
-    def _products(self, w: str) -> list[str]:
+    def _products(self, w: str, first: str = "0", end: str = "") -> list[str]:
         """For each point a product of the tiles' matrix and a matrix of weights."""
         lanes, at_once = self.m.lanes, self.at_once
         lines = [
@@ -199,9 +245,11 @@ class _Winograd:
                 f"for (ix b = {g.first}; b < {g.first + g.count * g.vectors}; b += {g.vectors}) {{"
             )
             lines += [*("  " + line for line in inner), "}"]
-        return loop("q", str(self.points), lines)
+        return loop("q", end or str(self.points), lines, first)
 
-    def _gather(self, r: Rendering, batch: Sym, bias: str) -> list[str]:
+    def _gather(
+        self, r: Rendering, batch: Sym, bias: str, begin: str = "0", end: str = "used"
+    ) -> list[str]:
         """Transforms back and finishes the elements of each tile that lie inside of the result."""
         lanes, n = self.m.lanes, self.n
         full = self.oc // lanes
@@ -220,7 +268,7 @@ class _Winograd:
                 f"{lanes}, acc);",
                 *self._store(r, _at(batch), at, (row, column), used),
             ]
-            lines = loop("t", "used", inner)
+            lines = loop("t", end, inner, begin)
             out += loop(block.name, str(count), lines) if count != 1 else lines
         return out
 
