@@ -79,7 +79,9 @@ class Winograd(Family):
             return "its window is not 3x3 with steps of one"
         if node.arg(0).tensor.layout != m.lanes:
             return "its input is not in channel blocks"
-        choices = [_Winograd(node, m, n) for n in (2, 4)]
+        choices = [c for c in (_Winograd(node, m, n) for n in (2, 4)) if c.fits]
+        if not choices:
+            return "what lies between its transforms is larger than its input and result"
         return min(choices, key=lambda c: c.cost).choice(options.threads)
 
 
@@ -104,8 +106,12 @@ class _Winograd:
         best: tuple[int, Tile, float] | None = None
         there, back = TRANSFORMS[self.n]
         moved = self.tiles * (self.in_blocks * there + self.out_blocks * back)
-        for rounds in range(1, max(self.tiles // FEWEST, 1) + 1):
+        room = max(self._moved_bytes() * 2 // 5, self.weight_bytes // 4)
+        most = max(self.tiles // FEWEST, 1)
+        for rounds in range(1, most + 1):
             at_once = -(-self.tiles // rounds)
+            if self._scratch(at_once) > room and rounds < most:
+                continue
             tile, cycles = self._rounds(rounds, at_once)
             cost = DOUBT * (cycles + moved)
             if best is None or cost < best[2]:
@@ -154,6 +160,20 @@ class _Winograd:
             ("of_winograd.h",), cost=cost,
             scratch=self.own * self._scratch(),
         )  # fmt: skip
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory between the transforms is in proportion."""
+        return self._scratch(self.at_once) <= max(self._moved_bytes(), self.weight_bytes // 4)
+
+    def _scratch(self, at_once: int) -> int:
+        return self.points * sum(self._steps(at_once)) * 4
+
+    def _moved_bytes(self) -> int:
+        """Bytes of one batch of the input and the result."""
+        pixels = size(self.y_axis.size) * size(self.x_axis.size), self.height * self.width
+        blocks = self.in_blocks * pixels[0] + self.out_blocks * pixels[1]
+        return 4 * self.m.lanes * blocks
 
     def _steps(self, at_once: int) -> tuple[int, ...]:
         """Elements from one point to the next, of transformed inputs and of products: one vector
