@@ -148,8 +148,8 @@ class Model:
             return False
         try:
             self.read.graph(Binding())
-        except ValueNeeded:  # all operators are known, so it is the contents given
-            return bool(binding.values)
+        except ValueNeeded as e:
+            return layers <= e.taken | {e.layer}
         except UnsupportedModelError as e:
             return not layers & {m.layer for m in e.misses}
         except OnefoldError:

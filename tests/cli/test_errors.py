@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 import onefold
 from onefold.cli import _failure
@@ -74,6 +74,19 @@ def test_sizes_that_do_not_fit_are_named_as_the_cause(cli, tmp_path) -> None:
         assert "layer 'pool' (AveragePool)" in done.err
         assert "--dim h=SIZE" in done.err
     assert cli("run", path, "--dim", "h=8", "--dim", "w=8").code == 0
+
+
+def test_sizes_are_the_cause_before_a_layer_that_needs_values(cli, tmp_path) -> None:
+    make = helper.make_node
+    nodes = [make("AveragePool", ["x"], ["a"], name="pool", kernel_shape=[4, 4]),
+             make("Reshape", ["a", "s"], ["y"], name="shape")]  # fmt: skip
+    ports = [value("x", [1, 1, "h", "w"]), value("s", [2], TensorProto.INT64)]
+    path = save(tmp_path / "p.onnx", nodes, ports, [value("y", None)])
+    done = cli("run", path)
+    assert "OF201: a layer does not take the sizes given" in done.err, done.err
+    nodes[0] = make("AveragePool", ["x"], ["a"], name="pool", kernel_shape=[4, 4, 4])
+    save(path, nodes, ports, [value("y", None)])
+    assert "OF110: one layer of the model cannot be taken" in cli("run", path).err
 
 
 def test_the_memory_limit_is_named(cli, models, monkeypatch) -> None:

@@ -7,6 +7,9 @@ import wave
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
+
+from tests.cli.made import save, value
 
 pytestmark = pytest.mark.toolchain
 
@@ -149,6 +152,15 @@ def test_nan_is_counted_and_json_stays_json(cli, models) -> None:
     done = cli("run", models / "wave.onnx", "--input", "x.npy", "--json", *QUICK)
     assert done.json["outputs"][0]["nan"] == 40
     assert done.json["outputs"][0]["max"] == "nan"
+
+
+def test_text(cli, tmp_path) -> None:
+    ports = [value(n, [2], TensorProto.STRING) for n in "xy"]
+    node = helper.make_node("StringNormalizer", ["x"], ["y"], case_change_action="UPPER")
+    path = save(tmp_path / "t.onnx", [node], ports[:1], ports[1:])
+    np.save("t.npy", np.array(["ab", "c"]))
+    done = cli("run", path, "--input", "t.npy")
+    assert done.code == 0 and "y: ['AB', 'C']" in done.out
 
 
 def test_names_cannot_disturb_the_terminal(cli, models) -> None:

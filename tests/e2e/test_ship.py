@@ -70,6 +70,23 @@ def test_a_runner_without_its_files_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "cannot read input0.bin\n")
 
 
+def test_nothing_is_left_of_an_interrupted_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        assert (tmp_path / "new" / "digits.c").exists() or (tmp_path / "old" / "digits.c").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onefold.run.toolchain.compile_units", interrupted)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "mine").touch()
+    for name in ("new", "old"):
+        with pytest.raises(KeyboardInterrupt):
+            build(onefold.load(DIGITS), "cortex-m4f", tmp_path / name)
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "old" / "mine").exists()
+
+
 def test_firmware_needs_nothing_but_memory_functions(tmp_path: Path) -> None:
     """The model's own objects name no function of a libc but mem*, and no heap."""
     from onefold.run import toolchain

@@ -205,7 +205,7 @@ def _output(name: str, array: Any) -> dict[str, Any]:
                 "mean": float(np.nanmean(real)),
                 "nan": int(np.isnan(real).sum()),
             }
-    if array.size <= 16 and array.dtype.kind in "biuf":
+    if array.size <= 16 and array.dtype.kind in "biufO":
         facts["values"] = array.tolist()
     return facts
 
@@ -255,6 +255,9 @@ def _show(facts: dict[str, Any], out: Out) -> None:
         for o in facts["outputs"]
     ]  # fmt: skip
     out.table(columns, rows)
+    for o in facts["outputs"]:
+        if o["dtype"] == "object" and "values" in o:
+            out.line(f"{o['name']}: {o['values']}")
     for best in facts["top"]:
         _show_classes(best, out)
     if facts["latency"]:

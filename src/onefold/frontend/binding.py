@@ -46,10 +46,14 @@ class Binding:
 
 
 class ValueNeeded(Exception):
-    """The model cannot be compiled before these inputs' contents are known."""
+    """The model cannot be compiled before these inputs' contents are known.
+
+    taken: the layers before this one that were taken.
+    """
 
     def __init__(self, inputs: tuple[str, ...], layer: str, reason: str) -> None:
         super().__init__(f"{layer}: {reason}")
         self.inputs = inputs
         self.layer = layer
         self.reason = reason
+        self.taken: frozenset[str] = frozenset()

@@ -110,7 +110,20 @@ def build(
     stem = model.name.rsplit(".", 1)[0]
     name = prefix or c_name(stem, 32).lower()
     graph.name = stem
-    return build_graph(graph, t, out, name, optimize, measure, threads)
+    with _whole(Path(out)):
+        return build_graph(graph, t, out, name, optimize, measure, threads)
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """A folder that was not there before is not there after a failure or an interruption."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def build_graph(

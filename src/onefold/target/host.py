@@ -49,8 +49,8 @@ def describe(isa: Isa, words: frozenset[str]) -> tuple[str, frozenset[str]]:
     usable = frozenset(n for n in found if isa.closure(frozenset({n})) <= found)
     base = _x86_level(words) if isa.arch == "x86_64" else _ARM64_BASE
     spellings = (isa.features[n].compiler for n in sorted(usable))
-    words = [w for s in spellings for w in s.split("+") if w]
-    return "+".join(dict.fromkeys([base, *words])), usable  # one may come with several features
+    parts = [p for s in spellings for p in s.split("+") if p]
+    return "+".join(dict.fromkeys([base, *parts])), usable  # one may come with several features
 
 
 def _x86_level(words: frozenset[str]) -> str:

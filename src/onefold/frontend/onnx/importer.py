@@ -131,6 +131,7 @@ class Importer:
         self.where = where
         self.functions = {(f.domain, f.name, f.overload): f for f in model.functions}
         self.misses: list[Miss] = []
+        self.taken: set[str] = set()
         self.graph = Graph(model.graph.name or "model")
         self.builder = Builder(self.graph)
         self.opset: Mapping[str, int] = model.opset
@@ -300,7 +301,8 @@ class Importer:
                 outs = []
             except NeedsValue as e:
                 raise self._value_needed(e, n) from None
-            except ValueNeeded:
+            except ValueNeeded as e:
+                e.taken = frozenset(self.taken)
                 raise
             except Exception as e:
                 self._miss(n, told(e, _label(n), n.op_type))
@@ -308,6 +310,8 @@ class Importer:
             else:
                 if any(n.outputs[len(outs) :]):
                     self._miss(n, f"it has {len(outs)} results, not {len(n.outputs)}")
+                else:
+                    self.taken.add(_label(n))
             for k, name in enumerate(n.outputs):
                 if name:
                     self._define(name, outs[k] if k < len(outs) else None)
@@ -322,7 +326,9 @@ class Importer:
         if not names:
             why = f"{e.reason}, and they depend on no input of the model"
             return self._refused([Miss(_label(n), n.op_type, why)])
-        return ValueNeeded(names, _label(n), e.reason)
+        needed = ValueNeeded(names, _label(n), e.reason)
+        needed.taken = frozenset(self.taken)
+        return needed
 
     def _node(self, n: r.Node) -> Sequence[Value]:
         self.budget -= 1
