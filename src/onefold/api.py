@@ -70,6 +70,7 @@ class Model:
         self.ops = ops
         self._read: SourceModel | None = None
         self._digest = ""
+        self._facts: list[int] | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +83,9 @@ class Model:
             from onefold.run.digest import file_digest, model_digest, with_externals
 
             if isinstance(self.source, Path):
+                self._look()
                 found = file_digest(self.source)
+                self._look()
                 self._digest = with_externals(self.source, found, lambda: self.read.external_files)
             else:
                 self._digest = model_digest(self.source)
@@ -96,8 +99,39 @@ class Model:
         if self._read is None:
             from onefold.frontend import read_model
 
-            self._read = read_model(self.source, self.format)
+            self._look()
+            found = read_model(self.source, self.format)
+            self._look()
+            self._read = found
         return self._read
+
+    def _look(self) -> None:
+        """Raises ModelFormatError where the file is gone, or another one than at the first look:
+        what is compiled is stored under the digest, which must be that of what is read."""
+        if not isinstance(self.source, Path):
+            return
+        try:
+            facts = _identity(self.source)
+        except OSError as e:
+            raise ModelFormatError(f"the file '{self.source}' cannot be read",
+                                   why=e.strerror or str(e),
+                                   kind=ModelFormatError.MISSING) from None  # fmt: skip
+        if self._facts is None:
+            self._facts = facts
+        if facts != self._facts:
+            raise _changed(self.source)
+
+    def check_unwritten(self) -> None:
+        """Raises ModelFormatError where the file was written to since the first look. Another file
+        under its name changes nothing: the first one stays mapped."""
+        if self._facts is None or not isinstance(self.source, Path):
+            return
+        try:
+            facts = _identity(self.source)
+        except OSError:
+            return
+        if facts[:2] == self._facts[:2] and facts != self._facts:
+            raise _changed(self.source)
 
     @property
     def inputs(self) -> Sequence[Declared]:
@@ -224,6 +258,18 @@ def check_optimize(optimize: str) -> None:
     if optimize not in OPTIMIZE:
         raise OptionError(f"there is no optimisation '{optimize}'",
                           why="it is one of " + ", ".join(OPTIMIZE))  # fmt: skip
+
+
+def _identity(path: Path) -> list[int]:
+    """Device, inode, size and modification time of a file."""
+    from onefold.run.digest import facts_of
+
+    return facts_of(path)[:4]
+
+
+def _changed(path: Path) -> ModelFormatError:
+    return ModelFormatError(f"the file '{path}' has changed since it was first read",
+                            remedy="Load it again.", kind=ModelFormatError.MISSING)  # fmt: skip
 
 
 def _check_precision(precision: str) -> None:

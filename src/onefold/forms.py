@@ -424,12 +424,20 @@ class FormBuilder:
     def form(self) -> Form:
         p = self.program
         if not p.cache:
+            import shutil
             import tempfile
+            import weakref
 
             folder = Path(tempfile.mkdtemp(prefix="onefold-"))
-            whole, made = self._parts()
-            self._write(folder, whole, made)
-            return self._open(folder, whole, made)
+            try:
+                whole, made = self._parts()
+                self._write(folder, whole, made)
+                form = self._open(folder, whole, made)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            weakref.finalize(form, shutil.rmtree, folder, ignore_errors=True)
+            return form
         key = self._key()
         entry = store.get(key)
         graph: Graph | None = None
@@ -510,6 +518,7 @@ class FormBuilder:
             sub = folder / f"part{k}"
             sub.mkdir()
             facts.append(dict(part.backend.compile(part.graph, p.target, sub, p.options)))
+        p.model.check_unwritten()
         self.compiled += 1
         names = [part.backend.name for part in parts]
         plain = len(parts) == 1 and not any(v.is_const for v in graph.outputs)

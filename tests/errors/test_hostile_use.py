@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -457,3 +458,63 @@ def test_without_a_toolchain(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -
         assert right(out), "the references need no compiler"
     finally:
         toolchain.find.cache_clear()
+
+
+def scaled(path: Path, by: float, replaced: bool) -> None:
+    """A model that multiplies its input, of an open size, written as a new file or into the old."""
+    nodes = [helper.make_node("Mul", ["a", "c"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor("c", TensorProto.FLOAT, [], [by])],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    raw = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    target = path.with_suffix(".new") if replaced else path
+    target.write_bytes(raw)
+    target.replace(path)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_changes_after_it_was_read(
+    own_cache: Path, tmp_path: Path, replaced: bool
+) -> None:
+    """What is stored under a digest was made from the bytes of that digest."""
+    path = tmp_path / "net.onnx"
+    scaled(path, 2, True)
+    model = onefold.load(path)
+    assert len(model.inputs) == 1
+    scaled(path, 3, replaced)
+    with pytest.raises(ModelFormatError, match="has changed") as e:
+        model.compile(dims={"n": 2})
+    assert e.value.code == "OF104" and "Load it again" in e.value.remedy
+    new = onefold.load(path).compile(dims={"n": 2})
+    np.testing.assert_array_equal(new(np.ones(2, np.float32))["y"], [3, 3])
+
+
+def test_a_file_that_is_gone(own_cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    scaled(path, 2, True)
+    model = onefold.load(path)
+    program = model.compile()
+    np.testing.assert_array_equal(program(np.ones(2, np.float32))["y"], [2, 2])
+    other = onefold.load(path)
+    path.unlink()
+    np.testing.assert_array_equal(program(np.ones(5, np.float32))["y"], [2] * 5)
+    with pytest.raises(ModelFormatError, match="cannot be read") as e:
+        other.compile()
+    assert e.value.code == "OF104"
+
+
+def test_no_cache_leaves_nothing(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    program = onefold.load(model_bytes()).compile(cache=False)
+    feeds = {"a": A, "b": A}
+    want = program(feeds)["y"]
+    np.testing.assert_array_equal(program(feeds)["y"], want)
+    assert list(tmp_path.glob("onefold-*"))
+    del program
+    gc.collect()
+    assert not list(tmp_path.glob("onefold-*"))

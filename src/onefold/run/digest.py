@@ -29,7 +29,7 @@ def file_digest(path: Path) -> str:
     Raises `OSError` when the file cannot be read.
     """
     with path.open("rb") as file:
-        facts = _facts(file.fileno())
+        facts = facts_of(file.fileno())
         if facts[2] < LARGE:
             return hashlib.file_digest(file, "sha256").hexdigest()
         memo = _memo(path)
@@ -39,13 +39,14 @@ def file_digest(path: Path) -> str:
         began = time.time()
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         changed = max(facts[3], facts[4]) / 1e9
-        if _facts(file.fileno()) == facts and began - changed >= SETTLED:
+        if facts_of(file.fileno()) == facts and began - changed >= SETTLED:
             _write(memo, facts, digest)
     return digest
 
 
-def _facts(descriptor: int) -> list[int]:
-    facts = os.fstat(descriptor)
+def facts_of(file: int | Path) -> list[int]:
+    """What tells a file and its contents: device, inode, size, modification and change time."""
+    facts = os.stat(file)
     return [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
 
 
