@@ -51,7 +51,9 @@ def svg(
     for power in range(-2, 5):
         at = x(10.0**power)
         out.append(f'<line x1="{at:.1f}" y1="{upper}" x2="{at:.1f}" y2="{lower}" stroke="#eee"/>')
-        out.append(f'<text x="{at:.1f}" y="{lower + 16}" text-anchor="middle">{10.0**power:g}</text>')
+        out.append(
+            f'<text x="{at:.1f}" y="{lower + 16}" text-anchor="middle">{10.0**power:g}</text>'
+        )
     rate = 10 ** math.ceil(math.log10(bottom))
     while rate < top:
         at = y(rate)
@@ -73,6 +75,7 @@ def svg(
         )
     out.append(f'<text x="{(left + right) / 2:.0f}" y="{height - 14}" text-anchor="middle">'
                "operations for each byte of inputs, outputs and weights</text>")  # fmt: skip
-    out.append(f'<text x="14" y="{(upper + lower) / 2:.0f}" text-anchor="middle" '
-               f'transform="rotate(-90 14 {(upper + lower) / 2:.0f})">GFLOP/s</text></svg>')  # fmt: skip
+    middle = f"{(upper + lower) / 2:.0f}"
+    out.append(f'<text x="14" y="{middle}" text-anchor="middle" '
+               f'transform="rotate(-90 14 {middle})">GFLOP/s</text></svg>')  # fmt: skip
     return "\n".join(out) + "\n"

@@ -136,7 +136,8 @@ class Smooth(Exponential):
             last, e = f"{at} - top - base", ""
         else:
             total = lane_fold(kind, "total", "row", "0", "{a} + e[{i}]", "{a} + {b}")
-            middle = f"\n  OF_EACH for (ix j = 0; j < row; j++) e[j] = of_exp_{s}({at} - top);{total}"
+            middle = f"\n  OF_EACH for (ix j = 0; j < row; j++) e[j] = of_exp_{s}({at} - top);"
+            middle += total
             middle += f"\n  const {c} part = 1 / total;"
             last = "e[j] * part"
         text = f"""
@@ -163,7 +164,8 @@ const ix row = {many};
         else:
             last = f"{part} / total[j - at]"
         place = f"const ix p = (o * {k.dim(n)} + r) * {k.dim(inner)} + j;"
-        each = f"for (ix r = 0; r < {k.dim(n)}; r++)\n      OF_EACH for (ix j = at; j < end; j++) {{"
+        each = f"for (ix r = 0; r < {k.dim(n)}; r++)"
+        each += "\n      OF_EACH for (ix j = at; j < end; j++) {"
         text = f"""
 {turns("0", k.dim(outer))} {{
   for (ix at = 0; at < {k.dim(inner)}; at += 64) {{

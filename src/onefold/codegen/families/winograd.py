@@ -133,21 +133,17 @@ class _Winograd:
         """How threads share the tiles: each takes some and all that comes of them, with a scratch
         memory of its own; or, where tiles are few, they share each transform and the points of the
         products of one round after another."""
-        room = 2 * max(self._scratch(), CACHED)
+        room = 2 * max(self._scratch(self.at_once), CACHED)
         rounds = -(-self.tiles // self.at_once)
         crossing = 4 * self.points * sum(self._steps(self.at_once)) / CROSSING
         best = (self._rounds(rounds, self.at_once)[1] + rounds * crossing) / parts
         for turns in range(1, max(self.tiles // parts, 1) + 1):  # of each thread
             at_once = -(-self.tiles // (turns * parts))
-            if parts * self.points * sum(self._steps(at_once)) * 4 > room and at_once > FEWEST:
+            if parts * self._scratch(at_once) > room and at_once > FEWEST:
                 continue
             tile, cycles = self._rounds(turns, at_once)
             if cycles < best:
                 best, self.at_once, self.tile, self.own = cycles, at_once, tile, parts
-
-    def _scratch(self) -> int:
-        """Bytes of one scratch memory."""
-        return self.points * sum(self._steps(self.at_once)) * 4
 
     def choice(self, threads: int) -> Choice:
         cost = self.cost * dims.upper(self.node.arg(0).shape[0])
@@ -158,22 +154,25 @@ class _Winograd:
         return Choice(
             name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
             ("of_winograd.h",), cost=cost,
-            scratch=self.own * self._scratch(),
+            scratch=self.own * self._scratch(self.at_once),
         )  # fmt: skip
 
     @property
     def fits(self) -> bool:
         """Whether the memory between the transforms is in proportion."""
-        return self._scratch(self.at_once) <= max(self._moved_bytes(), self.weight_bytes // 4)
+        room: int = max(self._moved_bytes(), self.weight_bytes // 4)
+        return self._scratch(self.at_once) <= room
 
     def _scratch(self, at_once: int) -> int:
-        return self.points * sum(self._steps(at_once)) * 4
+        """Bytes of one scratch memory."""
+        elements: int = self.points * sum(self._steps(at_once))
+        return 4 * elements
 
     def _moved_bytes(self) -> int:
         """Bytes of one batch of the input and the result."""
         pixels = size(self.y_axis.size) * size(self.x_axis.size), self.height * self.width
         blocks = self.in_blocks * pixels[0] + self.out_blocks * pixels[1]
-        return 4 * self.m.lanes * blocks
+        return int(4 * self.m.lanes * blocks)
 
     def _steps(self, at_once: int) -> tuple[int, ...]:
         """Elements from one point to the next, of transformed inputs and of products: one vector
@@ -221,7 +220,7 @@ class _Winograd:
         lines = [step, *("  " + line for line in body), "}"]
         if apart:
             lines.insert(0, team.bounds("tiles", self.at_once))
-            scratch = f"({scratch} + me.part * {self._scratch()})"
+            scratch = f"({scratch} + me.part * {self._scratch(self.at_once)})"
         if batch.extent != 1:
             lines = loop(batch.name, r.dim(batch.extent or 1), lines)
         return "\n".join([
