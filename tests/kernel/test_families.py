@@ -415,6 +415,23 @@ def q_tiles_net() -> Net:
     return net
 
 
+def q_both_net() -> Net:
+    """Integer products of two computed matrices."""
+    net = Net(15)
+    shapes: list[tuple[tuple[int, ...], int, int, int]] = [
+        ((), 4, 3, 5), ((), 9, 8, 16), ((), 17, 1, 17), ((2,), 5, 64, 33), ((2, 3), 31, 7, 130),
+    ]  # fmt: skip
+    for lead, m, k, n in shapes:
+        for kind in ("i8", "u8"):
+            a, b = net.integers(*lead, m, k, kind="u8"), net.integers(*lead, k, n, kind=kind)
+            factor = np.array(80 / (np.sqrt(k) * 74 * 74), np.float32)
+            zero = np.array(7, b.dtype.numpy)
+            consts = [np.array(121, np.uint8), zero, factor, np.array(99, np.uint8)]
+            made = [net.builder.const(c) for c in consts]
+            net.output(net.op(QMatMul(), a, b, None, *made))
+    return net
+
+
 def lookup_net() -> Net:
     """Tables beside vectors: rows, channels last, in place, and a part of something larger."""
     net = Net(14)
@@ -453,7 +470,7 @@ def q_depthwise_net() -> Net:
 
 NETS = {
     "q_conv": q_conv_net, "q_tiles": q_tiles_net, "q_depthwise": q_depthwise_net,
-    "lookup": lookup_net,
+    "lookup": lookup_net, "matmul_both_int": q_both_net,
     "conv_int": int_net, "conv_depthwise_int": int_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,

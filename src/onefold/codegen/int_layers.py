@@ -93,6 +93,7 @@ class Layer:
     dilations: Pair = (1, 1)
     pads: Pair = (0, 0)  # top, left
     groups: int = 1
+    zero_w: int = 0  # where the weights are computed
 
     @property
     def x(self) -> Value:
@@ -268,4 +269,39 @@ def _qmatmul(node: Node, op: QMatMul) -> Layer | str:
         full.T.reshape(channels, 1, 1, k), spread, zero, _scalar(node, Y_ZERO) or 0, lo, hi,
         node.outputs[0].dtype, FloatScale(factor),
         lambda n, c, y, x: (*dims.unravel(x, lead), c) if lead else (c,),
+    )  # fmt: skip
+
+
+def product_of(node: Node) -> Layer | str:
+    """A product of two computed matrices, or why no kernel takes it. Its weights are as large as
+    they may become."""
+    op, x, w = node.op, node.arg(0), node.arg(1)
+    assert isinstance(op, QMatMul)
+    if w.data is not None:
+        return "its right side is constant"
+    if x.dtype not in (dtypes.i8, dtypes.u8) or w.dtype not in (dtypes.i8, dtypes.u8):
+        return f"it is of {x.dtype} and {w.dtype}"
+    if any(v is not None and v.data is None for v in node.inputs[2:]):
+        return "its scales, zero points or bias are not constant"
+    out = node.outputs[0].tensor
+    if not x.tensor.static or not w.tensor.static or 0 in (*x.shape, *w.shape):
+        return "its sizes are open, or it is empty"
+    if len(x.shape) < 2 or len(w.shape) < 2 or x.shape[:-2] != w.shape[:-2]:
+        return f"its sides have shapes {list(x.shape)} and {list(w.shape)}"
+    *lead, m, k = x.tensor.ints
+    n = w.tensor.ints[-1]
+    zeros = _scalar(node, X_ZERO), _scalar(node, W_ZERO)
+    factor, bias = _per_channel(node.const(MULTIPLIER), n), node.const(BIAS)
+    spread = None if bias is None else _per_channel(bias, n)
+    if zeros[0] is None or zeros[1] is None or factor is None:
+        return "its scales or zero points differ between elements"
+    if bias is not None and spread is None:
+        return "its bias differs between rows"
+    lo, hi = op.range(out.dtype)
+    end = FloatScale(factor)
+    return end.refused or Layer(
+        node, int(np.prod(lead)), (1, m, k), (m * k, 0, k, 1), (1, m, n),
+        np.broadcast_to(np.int16(255), (n, 1, 1, k)), spread, zeros[0],
+        _scalar(node, Y_ZERO) or 0, lo, hi, out.dtype, end,
+        lambda b, c, y, x: (*dims.unravel(b, lead), x, c), zero_w=zeros[1],
     )  # fmt: skip

@@ -133,6 +133,32 @@ OF_PREPARE(of_prepare_u8_i8, uint8_t, int8_t)
 OF_PREPARE(of_prepare_i8_i16, int8_t, int16_t)
 OF_PREPARE(of_prepare_u8_i16, uint8_t, int16_t)
 
+// B vectors of columns from `first` on of a matrix [k][n], less `zero`, as of_dot2 reads them; zeros beyond its end.
+#if defined(__SSE2__)
+#define OF_PAIR(J, I) ((J) * 2 + (I))
+#else
+#define OF_PAIR(J, I) ((J) / OF_LANES * 2 * OF_LANES + (I) * OF_LANES + (J) % OF_LANES)
+#endif
+#define OF_PACK_PAIRS(NAME, FROM)                                                                           \
+  AI void NAME(ix k, ix n, ix first, const int B, const FROM *x, int zero, int16_t *to) {                   \
+    const ix used = n - first < B * OF_LANES ? n - first : B * OF_LANES;                                    \
+    for (ix i = 0; i < k; i += 2, to += B * OF_LANES * 2) {                                                 \
+      const FROM *a = x + i * n + first, *b = i + 1 < k ? a + n : a;                                        \
+      if (used == B * OF_LANES && i + 1 < k)                                                                \
+        for (int j = 0; j < B * OF_LANES; j++) {                                                            \
+          to[OF_PAIR(j, 0)] = (int16_t)(a[j] - zero);                                                       \
+          to[OF_PAIR(j, 1)] = (int16_t)(b[j] - zero);                                                       \
+        }                                                                                                   \
+      else                                                                                                  \
+        for (int j = 0; j < B * OF_LANES; j++) {                                                            \
+          to[OF_PAIR(j, 0)] = j < used ? (int16_t)(a[j] - zero) : 0;                                        \
+          to[OF_PAIR(j, 1)] = j < used && i + 1 < k ? (int16_t)(b[j] - zero) : 0;                           \
+        }                                                                                                   \
+    }                                                                                                       \
+  }
+OF_PACK_PAIRS(of_pack_pairs_i8, int8_t)
+OF_PACK_PAIRS(of_pack_pairs_u8, uint8_t)
+
 // Depthwise: out[T][lanes] for one block of channels of the prepared i16 image (a column is whole blocks).
 AI void of_depthwise_int_tile(const struct of_conv_int k, const int T, ix oy, ix ox, const int16_t *x,
                               const int16_t *w, const int32_t *bias, int32_t *out) {

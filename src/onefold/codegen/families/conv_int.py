@@ -196,7 +196,7 @@ class IntKernel:
         if self.direct:
             lines = [f"const {self.ctype} *const p = {x} + {source};", tiling.body(())]
         else:
-            lines = [*self._prepared(r, x, source, start), tiling.body(())]
+            lines = [*self.before(r, n), *self._prepared(r, x, source, start), tiling.body(())]
             lines += r.team.wait() if r.team.parts > 1 and again else []
         if start != 0:
             lines = loop(bands.name, str(bands.extent), lines)
@@ -206,6 +206,10 @@ class IntKernel:
         if not self.direct:
             head.append(f"{self.ctype} *const p = ({self.ctype} *){r.pointers[-1]};")
         return "\n".join([*head, *lines])
+
+    def before(self, r: Rendering, n: Dim) -> list[str]:
+        """Statements that come before the input of batch n is prepared."""
+        return []
 
     def _prepared(self, r: Rendering, x: str, source: str, start: Dim) -> list[str]:
         t, i, (add, fill) = self.layer, self.image, self.zeros()
