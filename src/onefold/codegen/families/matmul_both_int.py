@@ -73,7 +73,7 @@ class _Both(IntKernel):
                 f"packed + {r.dim(dims.mul(first, self.image.col))});"
             )
             lines += [call] if g.count == 1 else loop(c.name, str(g.count), [call])
-        return ["if (me == 0) {", *lines, "}"] if r.team.parts > 1 else lines
+        return ["if (me.part == 0) {", *lines, "}"] if r.team.parts > 1 else lines
 
     def render(self, r: Rendering) -> str:
         i, lanes, bias = self.image, self.m.lanes, r.pointers[2]
