@@ -218,8 +218,8 @@ class Model:
         sums: no Winograd convolutions. profile: count the time of each step (see Program.ticks).
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
-        from onefold.backends import Options, check_threads
         from onefold.forms import Program, Wanted
+        from onefold.options import Options, check_threads
 
         _check_precision(precision)
         check_threads(threads)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onefold import events
-from onefold.backends import Backend, Options, Runnable
+from onefold.backends import Backend, Runnable
 from onefold.errors import (
     FallbackError,
     InputError,
@@ -28,6 +28,7 @@ from onefold.errors import (
 )
 from onefold.feeds import as_array, bad_shape, by_name, check_names, fingerprint, sizes_of
 from onefold.frontend.binding import Binding, ValueNeeded
+from onefold.options import Options
 from onefold.run import cache as store
 from onefold.target import Target, find, require_features
 

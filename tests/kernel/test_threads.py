@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from onefold import plan
-from onefold.backends import Options
 from onefold.ops.activation import Relu
 from onefold.ops.attention import Attention
 from onefold.ops.elementwise import Add
 from onefold.ops.movement import Transpose
 from onefold.ops.normalize import GroupNormalization, LayerNormalization
 from onefold.ops.softmax import Softmax
+from onefold.options import Options
 from onefold.run import emulator
 from onefold.run import team as running
 from onefold.run.building import build

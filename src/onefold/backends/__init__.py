@@ -7,35 +7,13 @@ something that can be called. The built-in CPU stands behind the same contract a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from onefold.errors import OptionError
-
 if TYPE_CHECKING:
     from onefold.ir.graph import Array, Graph, Node
+    from onefold.options import Options
     from onefold.target import Target
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked of the compiler. exact: no algorithm whose rounding errors are larger
-    than those of the plain sums, as Winograd's are. profile: the program counts the time that each
-    of its steps takes."""
-
-    precision: str = "f32"
-    threads: int = 1
-    optimize: str = "-O3"
-    exact: bool = False
-    profile: bool = False
-
-
-def check_threads(threads: int) -> None:
-    """Raises OptionError."""
-    if not isinstance(threads, int) or not 1 <= threads <= 256:
-        raise OptionError(f"threads={threads} is out of range",
-                          why="it is a number from 1 to 256")  # fmt: skip
 
 
 class Runnable(Protocol):

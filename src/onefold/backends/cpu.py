@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onefold.backends import Options, Runnable
+from onefold.backends import Runnable
 from onefold.defects import told
 from onefold.ir import dims
 from onefold.ir.graph import Graph, Node
 from onefold.ir.types import TensorType
 from onefold.ops.base import Lowering, NeedsValue, Refusal, as_inputs
+from onefold.options import Options
 from onefold.target import Target
 
 

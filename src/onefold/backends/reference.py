@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from onefold.backends import Options, Runnable
+from onefold.backends import Runnable
 from onefold.ir.graph import Array, Graph, Node
+from onefold.options import Options
 from onefold.target import Target
 
 

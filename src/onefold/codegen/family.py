@@ -20,7 +20,7 @@ from onefold.ir.graph import Array, Node, Value
 from onefold.ir.scalar import Scalar
 
 if TYPE_CHECKING:
-    from onefold.backends import Options
+    from onefold.options import Options
     from onefold.target import Target
 
 

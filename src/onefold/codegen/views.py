@@ -111,10 +111,8 @@ def _element(v: Value, base: Value, index: Sequence[Dim]) -> Scalar | None:
     except Refusal:
         return None
     if isinstance(low, Alias):
-        from onefold.plan.schedule import reindex
-
         u = n.arg(low.index)
-        return read(u)(*reindex(index, v.shape, u.shape))
+        return read(u)(*dims.reindex(index, v.shape, u.shape))
     if isinstance(low, TensorExpr):
         low = [low]
     if isinstance(low, (list, tuple)):

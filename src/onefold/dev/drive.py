@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from onefold.backends import Options
 from onefold.backends.cpu import Cpu
 from onefold.backends.reference import Reference
 from onefold.codegen.model import Sources, emit
@@ -18,6 +17,7 @@ from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Graph
 from onefold.ir.types import TensorType
+from onefold.options import Options
 from onefold.passes import pipeline
 from onefold.plan import plan
 from onefold.plan.partition import partition

@@ -22,7 +22,7 @@ from onefold.ir.types import TensorType
 
 if TYPE_CHECKING:
     from onefold.api import Model
-    from onefold.backends import Options
+    from onefold.options import Options
     from onefold.target import Target
 
 

@@ -493,6 +493,13 @@ def unravel(position: Dim, shape: Sequence[Dim]) -> tuple[Dim, ...]:
     return tuple(reversed(out))
 
 
+def reindex(index: Sequence[Dim], shape: Sequence[Dim], old: Sequence[Dim]) -> tuple[Dim, ...]:
+    """The index in a tensor of shape `old` of the element at `index` of its reshape."""
+    if tuple(shape) == tuple(old):
+        return tuple(index)
+    return unravel(linear(index, shape), old)
+
+
 def coefficient(x: Dim, s: Sym) -> Dim | None:
     """c where x = c*s + rest and neither c nor rest mentions s; None where it is not linear."""
     if isinstance(x, int):

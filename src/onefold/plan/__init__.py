@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from onefold import events, knobs
-from onefold.backends import Options
 from onefold.codegen.family import KernelChoice
 from onefold.defects import defects
 from onefold.errors import MemoryLimitError
 from onefold.ir.graph import Graph
+from onefold.options import Options
 from onefold.passes.pipeline import specialise
 from onefold.plan.assemble import assemble
 from onefold.plan.memory import arrange, place

@@ -179,7 +179,8 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
         )
     )
     if blocked and not fills:
-        rest = unused_lanes(draft.out, expr.shape, names, draft.start, team)
+        helped = team if team.used else Team()
+        rest = unused_lanes(draft.out, expr.shape, names, draft.start, helped)
         note(rest.symbols)
         body = "\n".join([body, *rest.lines])
     body = "\n".join(canonical(body.split("\n")))

@@ -325,16 +325,9 @@ def _reshaped(v: Value, x: TensorExpr) -> TensorExpr:
     shape = v.shape
 
     def element(*index: Dim) -> Scalar:
-        return x(*reindex(index, shape, x.shape))
+        return x(*dims.reindex(index, shape, x.shape))
 
     return TensorExpr(v.tensor, element)
-
-
-def reindex(index: Sequence[Dim], shape: dims.Shape, old: dims.Shape) -> tuple[Dim, ...]:
-    """The index in a tensor of shape `old` of the element at `index` of its reshape."""
-    if tuple(shape) == tuple(old):
-        return tuple(index)
-    return dims.unravel(dims.linear(index, shape), old)
 
 
 def _result_of(n: Node, v: Value) -> TensorExpr:

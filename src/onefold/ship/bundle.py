@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onefold.backends import Options, check_threads
 from onefold.backends.cpu import Cpu
 from onefold.codegen.model import Sources, emit
 from onefold.codegen.text import c_name, is_c_name
@@ -28,6 +27,7 @@ from onefold.errors import (
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.ir import dims as sizes
 from onefold.ir.graph import Array, Graph
+from onefold.options import Options, check_threads
 from onefold.plan import plan
 from onefold.plan.program import Program
 from onefold.run import elf, emulator, toolchain

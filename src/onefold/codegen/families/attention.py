@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import is_even, parts_for
 from onefold.codegen.text import loop
@@ -15,6 +14,7 @@ from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Node, Value
 from onefold.ir.scalar import counter
 from onefold.ops.attention import Attention
+from onefold.options import Options
 from onefold.target import Target
 
 FEWEST = 4  # queries for which packing keys and values pays

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.tiles import (
@@ -23,6 +22,7 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ops.conv import Conv, ConvTranspose
 from onefold.ops.window import Axis
+from onefold.options import Options
 from onefold.target import Target
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.text import loop
@@ -26,6 +25,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import counter
+from onefold.options import Options
 from onefold.target import Target
 
 SLACK = 64  # bytes behind the prepared rows that a last step or vector may read
@@ -252,10 +252,16 @@ class IntConv(Family):
         if layer.groups != 1:
             return "it has several groups"
         kernel = _Conv(layer, target)
-        product = layer.size[:2] == (1, 1) and not kernel.direct
-        if product and layer.size[2] > LONG and layer.result[2] <= FEW:
-            return "its few results are not worth a copy of its long input"
-        return kernel.choice()
+        return _copied_for_little(kernel) or kernel.choice()
+
+
+def _copied_for_little(kernel: IntKernel) -> str:
+    """Why a product is better off without a kernel that copies its input; empty where it is not."""
+    layer = kernel.layer
+    product = layer.size[:2] == (1, 1) and not kernel.direct
+    if product and layer.size[2] > LONG and layer.result[2] <= FEW:
+        return "its few results are not worth a copy of its long input"
+    return ""
 
 
 class _Conv(IntKernel):
@@ -337,7 +343,8 @@ class IntConvTiles(Family):
             return "its weights do not fit into bytes"
         if layer.dilations[1] != 1:
             return "its windows are not dense"
-        return _Tiles(layer, target).choice()
+        kernel = _Tiles(layer, target)
+        return _copied_for_little(kernel) or kernel.choice()
 
 
 class _Tiles(IntKernel):

@@ -9,7 +9,6 @@ from math import gcd, prod
 
 import numpy as np
 
-from onefold.backends import Options
 from onefold.codegen.families.conv import planar, refused, size, strides_of
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
@@ -27,6 +26,7 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ops.conv import ConvTranspose
 from onefold.ops.window import Axis
+from onefold.options import Options
 from onefold.target import Target
 
 

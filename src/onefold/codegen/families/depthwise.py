@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onefold.backends import Options
 from onefold.codegen.families.conv import planar, refused, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
@@ -15,6 +14,7 @@ from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ops.conv import Conv
+from onefold.options import Options
 from onefold.target import Target
 
 WIDEST = 8  # columns of a tile: as many sums in flight as hide the latency of a multiply-add

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import address, padded_channels
 from onefold.codegen.text import loop
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import Acc, counter
+from onefold.options import Options
 from onefold.target import Target
 
 BYTES = (dtypes.i8, dtypes.u8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.tiles import (
     Machine,
@@ -20,6 +19,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ops.matmul import Gemm
+from onefold.options import Options
 from onefold.target import Target
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onefold.backends import Options
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import parts_for
 from onefold.codegen.tiles import (
@@ -23,6 +22,7 @@ from onefold.codegen.tiles import (
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
+from onefold.options import Options
 from onefold.target import Target
 
 FEWEST = 4  # rows of the left side for which packing the right one pays

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from onefold.backends import Options
 from onefold.codegen.families.conv_int import SLACK, Form, IntKernel
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_layers import Layer, product_of
@@ -12,6 +11,7 @@ from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import counter
+from onefold.options import Options
 from onefold.target import Target
 
 

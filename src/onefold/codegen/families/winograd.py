@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onefold.backends import Options
 from onefold.codegen.families.conv import planar, refused, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
@@ -33,6 +32,7 @@ from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import counter
 from onefold.ops.conv import Conv
+from onefold.options import Options
 from onefold.target import Target
 
 POINTS = {2: (0, 1, -1), 4: (0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))}  # and infinity
