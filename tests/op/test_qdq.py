@@ -280,3 +280,21 @@ def test_pool_of_one_scale_stays_integer(same: bool) -> None:
     (want,) = session(model).run(None, {"x": x})
     (got,) = run_graph(g, [x])
     assert np.array_equal(got, want)
+
+
+def test_quantizing_divides_exactly() -> None:
+    """Around halves, where a quotient that is off by one bit is off by one step."""
+    c = {"zero": np.uint8(7)}
+    for scale in (0.1, 0.0371, 1 / 3, 3.7e-5, 123.456, 1e-12):
+        s = np.float32(scale)
+        halves = (np.arange(-20, 280) - 7 + 0.5).astype(np.float32) * s
+        near = [np.nextafter(halves, np.float32(to)) for to in (-np.inf, np.inf)]
+        ends = np.array([np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, 0.0, -0.0], np.float32)
+        x = np.concatenate([halves, *near, ends, RNG.normal(0, 100, 5000).astype(np.float32) * s])
+        node = helper.make_node("QuantizeLinear", ["x", "s", "zero"], ["y"])
+        model = model_of([node], [vi("x", TensorProto.FLOAT, x.shape)],
+                         vi("y", TensorProto.UINT8, None), c | {"s": s})  # fmt: skip
+        g = graph_of(model)
+        (got,) = run_graph(g, [x])
+        want = g.nodes[0].op.ref(g.nodes[0], x, np.array(s), np.array(7, np.uint8))
+        np.testing.assert_array_equal(got, want)

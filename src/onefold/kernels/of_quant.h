@@ -199,6 +199,18 @@ OF_INLINE int32_t of_requant_f32(float x, float scale, int32_t zero, int32_t lo,
 OF_INLINE int32_t of_quantize_linear_f32(float x, float scale, int32_t zero, int32_t lo, int32_t hi) {
   return of_saturate_rounded(of_round_even_f32(x / scale), zero, lo, hi);
 }
+// The same by the scale's reciprocal: what the product misses of the quotient, times the reciprocal, corrects it to the
+// last bit (Markstein). Infinities miss NaN, and stay. Scales must be far from the ends of the exponents, their
+// significands not all ones. Without a fused multiply-add it is no gain.
+OF_INLINE int32_t of_quantize_by_f32(float x, float scale, float inverse, int32_t zero, int32_t lo, int32_t hi) {
+#if defined(__FMA__) || defined(__aarch64__)
+  const float q = x * inverse, y = __builtin_fmaf(__builtin_fmaf(-q, scale, x), inverse, q);
+  return of_saturate_rounded(of_round_even_f32(y == y ? y : q), zero, lo, hi);
+#else
+  (void)inverse;
+  return of_quantize_linear_f32(x, scale, zero, lo, hi);
+#endif
+}
 // TFLite's QUANTIZE rounds halves away from zero
 OF_INLINE int32_t of_affine_quantize_f32(float x, float scale, int32_t zero, int32_t lo, int32_t hi) {
   return of_saturate_rounded(of_round_away_f32(x / scale), zero, lo, hi);

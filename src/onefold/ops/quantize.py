@@ -114,6 +114,17 @@ class DequantizeLinear(Op):
         return b.ops(cls(**fields, to=n.dtype("output_dtype")), *n.inputs, name=n.output_names)
 
 
+def reciprocal(scale: Array | None) -> float | None:
+    """Of one constant scale, where it serves to divide by it exactly (of_quantize_by_f32)."""
+    if scale is None or scale.size != 1:
+        return None
+    s = scale.reshape(-1).astype(np.float32)
+    all_ones = bool(s.view(np.uint32)[0] & 0x7FFFFF == 0x7FFFFF)
+    if all_ones or not 2.0**-60 < s[0] < 2.0**60:
+        return None
+    return float(np.float32(1) / s[0])
+
+
 @operator
 class QuantizeLinear(Op):
     """saturate(round(x / scale) + zero point), halves to even; floats of eight bits and less take
@@ -187,7 +198,12 @@ class QuantizeLinear(Op):
                 return scalar.cast(q, self.to, self.saturate)
             low, high = (scalar.Const(v, dtypes.i32) for v in (self.to.lo, self.to.hi))
             z = scalar.Const(0, dtypes.i32) if zero is None else scalar.cast(zero, dtypes.i32)
-            q = scalar.call("quantize_linear", x, s, z, low, high, dtype=dtypes.i32)
+            inverse = reciprocal(k.node.const(1)) if self.precision is None else None
+            if inverse is None:
+                q = scalar.call("quantize_linear", x, s, z, low, high, dtype=dtypes.i32)
+            else:
+                by = scalar.Const(inverse, dtypes.f32)
+                q = scalar.call("quantize_by", x, s, by, z, low, high, dtype=dtypes.i32)
             return scalar.cast(q, self.to)
 
         return k.map(element)
