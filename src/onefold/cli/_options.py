@@ -33,6 +33,7 @@ class Wishes:
     target: str = "host"
     threads: int = 1
     precision: str = "f32"
+    exact: bool = False
     fallback: bool = True
 
     def load(self, path: str) -> Model:
@@ -75,6 +76,7 @@ class Wishes:
         """The program; `more` replaces arguments of `Model.compile`."""
         given: dict[str, Any] = {
             "target": self.target, "precision": self.precision, "threads": self.threads,
+            "exact": self.exact,
             "shapes": self.shapes, "dims": self.dims, "states": self.states,
             "values": self.values, "fallback": self.fallback,
         }  # fmt: skip
@@ -166,8 +168,12 @@ _TARGET = click.option("--target", default="host", show_default=True, metavar="T
                        help="Machine to compile for; `onefold targets` lists them.")  # fmt: skip
 _THREADS = click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True,
                         help="Threads of one call.")  # fmt: skip
+_EXACT = click.option("--exact", is_flag=True,
+                      help="Only algorithms whose rounding errors are those of plain sums: no "
+                           "Winograd convolutions.")  # fmt: skip
 _COMPILE = [
     _THREADS,
+    _EXACT,
     click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True,
                  help="Arithmetic of float layers."),
     click.option("--no-fallback", "fallback", is_flag=True, flag_value=False, default=True,
@@ -187,8 +193,8 @@ def bind_options(fn: F) -> F:
 
 
 def build_options(fn: F) -> F:
-    """Those of `bind_options`, and --threads."""
-    return _with([*_BIND, _TARGET, _THREADS, *_JSON])(fn)
+    """Those of `bind_options`, --threads and --exact."""
+    return _with([*_BIND, _TARGET, _THREADS, _EXACT, *_JSON])(fn)
 
 
 def compile_options(fn: F) -> F:

@@ -43,7 +43,7 @@ def command(
         bundle = ship.build(
             loaded, wishes.target, folder, shapes=wishes.shapes, dims=wishes.dims,
             states=wishes.states, values=wishes.values, prefix=prefix, optimize=optimize,
-            measure=measure, threads=wishes.threads,
+            measure=measure, threads=wishes.threads, exact=wishes.exact,
         )  # fmt: skip
     files = sorted(p.relative_to(bundle.folder) for p in bundle.folder.rglob("*") if p.is_file())
     facts = {"folder": str(bundle.folder), "prefix": bundle.prefix,

@@ -86,6 +86,7 @@ def build(
     optimize: str = "",
     measure: bool = True,
     threads: int = 1,
+    exact: bool = False,
 ) -> Bundle:
     """Write the bundle of a model for a target into a folder.
 
@@ -111,7 +112,7 @@ def build(
     name = prefix or c_name(stem, 32).lower()
     graph.name = stem
     with _whole(Path(out)):
-        return build_graph(graph, t, out, name, optimize, measure, threads)
+        return build_graph(graph, t, out, name, optimize, measure, threads, exact)
 
 
 @contextmanager
@@ -128,7 +129,7 @@ def _whole(folder: Path) -> Iterator[None]:
 
 def build_graph(
     graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True,
-    threads: int = 1,
+    threads: int = 1, exact: bool = False,
 ) -> Bundle:  # fmt: skip
     """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
     if threads > 1 and t.os != "linux":
@@ -140,10 +141,10 @@ def build_graph(
     require_buildable(t)
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
-    program = plan(graph, t, Options(threads=threads))
+    level = optimize or ("-Os" if t.os == "none" else "-O3")
+    program = plan(graph, t, Options(threads=threads, optimize=level, exact=exact))
     sources = emit(program, name)
     _write_sources(program, sources, t, folder)
-    level = optimize or ("-Os" if t.os == "none" else "-O3")
     with _fitting(program, t):
         made = _compile(sources, t, folder, level)
     report = _report(program, t, made)

@@ -67,6 +67,8 @@ class Winograd(Family):
             return f"'{target.name}' has no vectors of f32"
         if options.exact:
             return "its rounding errors are larger than those of plain sums"
+        if options.optimize in ("-Os", "-Oz"):
+            return "its weights take more memory than those of plain sums"
         why = refused(node)
         if why:
             return why
