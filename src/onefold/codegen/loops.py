@@ -50,6 +50,7 @@ class Nest:
     lines: tuple[str, ...]
     symbols: tuple[Sym, ...]  # dimensions, by name
     checked: bool
+    split: bool = False  # among threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +150,39 @@ def nest(
     names: id of value -> C pointer name. The values' types give the memory layouts. team: the
     threads that share the loops.
     """
-    lines: list[str] = []
-    symbols: dict[str, Sym] = {}
-    checked = False
+    team = team or Team()
     parts = parts_of(out.tensor, expr.shape, start, _block_read(expr))
-    for part in parts:
-        one = _loops(out, expr if part.used else None, names, start, part, team or Team())
-        lines += one.lines if len(parts) == 1 else ["{", *["  " + t for t in one.lines], "}"]
-        symbols.update({s.name: s for s in one.symbols})
-        checked |= one.checked
-    return Nest(tuple(canonical(lines)), tuple(symbols[n] for n in sorted(symbols)), checked)
+    nests = [_loops(out, expr if p.used else None, names, start, p, team) for p in parts]
+    symbols = {s.name: s for n in nests for s in n.symbols}
+    split = any(n.split for n in nests)
+    lines = list(nests[0].lines) if len(nests) == 1 else _one_after_another(nests, split)
+    checked = any(n.checked for n in nests)
+    found = tuple(symbols[n] for n in sorted(symbols))
+    return Nest(tuple(canonical(lines)), found, checked)
+
+
+def _one_after_another(nests: Sequence[Nest], split: bool) -> list[str]:
+    """Loop nests of one step; split: threads share it, and one of them runs those nests that are
+    not split themselves."""
+    lines: list[str] = []
+    for n in nests:
+        alone = split and not n.split
+        lines += ["if (me.part == 0) {" if alone else "{", *["  " + t for t in n.lines], "}"]
+    return lines
 
 
 def unused_lanes(
     out: Value, shape: Sequence[Dim], names: dict[int, str], start: Sequence[Dim] | None,
     team: Team,
 ) -> Nest:  # fmt: skip
-    """Loops that set to zero the lanes of channel blocks that hold no channel."""
+    """Loops that set to zero the lanes of channel blocks that hold no channel; team: the threads
+    that share the kernel before."""
     lanes = [p for p in parts_of(out.tensor, shape, start) if not p.used]
     nests = [_loops(out, None, names, start, p, team) for p in lanes]
     symbols = {s.name: s for n in nests for s in n.symbols}
     lines = [line for n in nests for line in n.lines]
     if team.parts > 1:
-        lines = ["{", *("  " + line for line in lines), "}"]
+        lines = _one_after_another(nests, True)
     return Nest(tuple(lines), tuple(symbols.values()), False)
 
 
@@ -216,7 +227,7 @@ def _loops(
     body = [*bounds, *body]
     bound = {c.name for c in loops} | _reduce_counters(value)
     symbols = tuple(s for n, s in sorted(writer.symbols.items()) if n not in bound)
-    return Nest(tuple(body), symbols, writer.checked)
+    return Nest(tuple(body), symbols, writer.checked, shared is not None)
 
 
 def shared_loop(loops: Sequence[Sym], parts: int) -> Sym | None:
