@@ -100,6 +100,28 @@ def test_firmware_needs_nothing_but_memory_functions(tmp_path: Path) -> None:
     assert not names & {b"malloc", b"free", b"printf", b"expf", b"sqrtf", b"tanhf", b"calloc"}
 
 
+@pytest.mark.usefixtures("split_all")
+@pytest.mark.emulator
+@pytest.mark.parametrize("target", ["host", "arm64"])
+def test_a_runner_brings_its_threads(target: str, tmp_path: Path) -> None:
+    need(target)
+    model = onefold.load(DIGITS)
+    one = build(model, target, tmp_path / "1", measure=False)
+    bundle = build(model, target, tmp_path / "3", threads=3)
+    x = np.random.default_rng(1).random(bundle.inputs[0][1], np.float32)
+    assert bundle.run([x])[0].tobytes() == one.run([x])[0].tobytes()
+    assert (one.report["threads"], bundle.report["threads"]) == (1, 3)
+    assert bundle.report["stack_bytes"] > 0
+    for folder, has in ((one.folder, False), (bundle.folder, True)):
+        for name in ("digits.h", "digits.c", "main.c"):
+            assert ("_team(" in (folder / name).read_text()) is has
+
+
+def test_threads_need_an_operating_system(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="run on one thread, not on 2"):
+        build(onefold.load(DIGITS), "cortex-m4f", tmp_path, threads=2)
+
+
 def test_if_from_c(tmp_path: Path) -> None:
     bundle = build(onefold.load(branch(tmp_path)), "host", tmp_path / "out")
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
