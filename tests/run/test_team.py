@@ -295,3 +295,12 @@ def test_the_function_without_a_team(tmp_path: Path) -> None:
     for o, w in zip(outs, want.values(), strict=True):
         assert o.tobytes() == w.tobytes()
     assert running.TEAM.threads == 3
+
+
+def test_a_system_without_threads_computes_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    program = digits(3)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    same(program(image(8)), digits(1)(image(8)))

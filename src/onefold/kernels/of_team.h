@@ -133,7 +133,7 @@ AI void of_work(struct of_team *t, ix part) {
   if (part < 1 || part >= OF_TEAM_MAX) return;
   struct of_seat *const s = &t->seat[part];
   uint32_t calls = __atomic_load_n(&s->calls, __ATOMIC_RELAXED);
-  __atomic_store_n(&s->here, 1, __ATOMIC_SEQ_CST);
+  if (__atomic_exchange_n(&s->here, 1, __ATOMIC_SEQ_CST)) return;  // the seat is taken
   while (!__atomic_load_n(&t->ended, __ATOMIC_SEQ_CST)) {
     of_wait_while(&s->calls, calls++, &s->sleepers);
     if (__atomic_load_n(&t->ended, __ATOMIC_SEQ_CST)) break;

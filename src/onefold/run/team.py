@@ -39,14 +39,17 @@ class Team:
     def grow(self, library: Library) -> None:
         """Helpers for the calls of a program, as far as there are CPUs; they serve in its code."""
         with self._lock:
-            while self.threads < min(library.threads, usable()):
-                part = self.threads
-                threading.Thread(
-                    target=library.work, args=(ctypes.c_void_p(self.address), part), daemon=True,
-                    name=f"onefold-{part}",
-                ).start()  # fmt: skip
-                self.threads += 1
             self.asked = max(self.asked, library.threads)
+            while self.threads < min(library.threads, usable()):
+                helper = threading.Thread(
+                    target=library.work, args=(ctypes.c_void_p(self.address), self.threads),
+                    daemon=True, name=f"onefold-{self.threads}",
+                )  # fmt: skip
+                self.threads += 1  # whatever happens: a seat is given once
+                try:
+                    helper.start()
+                except RuntimeError:  # the system has no more threads: calls do with fewer
+                    return
 
 
 def usable() -> int:
