@@ -136,10 +136,46 @@ def test_loop_from_c(tmp_path: Path) -> None:
     x = np.array([1, 2, 3, 4], np.float32)
     last, sums = bundle.run([x])
     np.testing.assert_array_equal(last, x * 16)
-    np.testing.assert_array_equal(sums[:4], [20, 40, 80, 160])
+    np.testing.assert_array_equal(sums, [20, 40, 80, 160])
     out = onefold.load(path).compile(fallback=False)(x)
     np.testing.assert_array_equal(out["sums"], [20, 40, 80, 160])
     assert "for (int64_t" in (tmp_path / "out" / "powers.c").read_text()
+
+
+@pytest.mark.parametrize("target", ["host", "arm64", "cortex-m4f"])
+@pytest.mark.emulator
+def test_sizes_that_the_program_finds_out(target: str, tmp_path: Path) -> None:
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    from tests.e2e.made import save
+
+    need(target)
+    path = save(tmp_path, "places", [h.make_node("NonZero", ["x"], ["y"])],
+                [("x", T.FLOAT, [2, 3])], [("y", T.INT64, [2, "n"])])  # fmt: skip
+    bundle = build(onefold.load(path), target, tmp_path / "out")
+    for x in ([[0, 1, 0], [2, 0, 3]], [[0, 0, 0], [0, 0, 0]]):
+        a = np.array(x, np.float32)
+        np.testing.assert_array_equal(bundle.run([a])[0], np.array(np.nonzero(a)))
+
+
+@pytest.mark.parametrize("target", ["host", "arm64"])
+@pytest.mark.emulator
+def test_sizes_that_the_inputs_tell(target: str, tmp_path: Path) -> None:
+    from onnx import TensorProto as T
+    from onnx import helper as h
+
+    from tests.e2e.made import save
+
+    need(target)
+    path = save(tmp_path, "rows", [h.make_node("Softmax", ["x"], ["y"])],
+                [("x", T.FLOAT, ["n", 3])], [("y", T.FLOAT, ["n", 3])])  # fmt: skip
+    model = onefold.load(path)
+    bundle = build(model, target, tmp_path / "out", dims={"n": "0..9"})
+    program = model.compile(dims={"n": "0..9"})
+    for n in (9, 1, 4):
+        x = np.random.default_rng(n).normal(size=(n, 3)).astype(np.float32)
+        np.testing.assert_allclose(bundle.run([x])[0], program(x)["y"], atol=1e-6)
 
 
 def test_open_sizes_are_refused_without_a_heap(tmp_path: Path) -> None:

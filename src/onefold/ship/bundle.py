@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from onefold.plan.program import Program
 from onefold.run import elf, emulator, toolchain
 from onefold.run.artifact import KERNELS
 from onefold.run.building import manifest, write_weights
+from onefold.run.ports import PortFacts, shape_of
 from onefold.ship.sources import main_source, weights_source
 from onefold.target import Target, find, require_buildable
 
@@ -52,21 +54,34 @@ class Bundle:
     report: Mapping[str, Any]
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
     outputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    facts: Mapping[str, Any]
 
     def run(self, arrays: Sequence[Array], dims: Sequence[int] = ()) -> list[Array]:
-        """The runner on these inputs, in the emulator where the machine is another one."""
-        for k, a in enumerate(arrays):
-            np.ascontiguousarray(a).tofile(self.folder / f"input{k}.bin")
-        if dims:
-            np.asarray(dims, np.int64).tofile(self.folder / "dims.bin")
-        emulator.run(self.program, self.target, cwd=self.folder)
-        out = []
-        for k, (_, shape, dtype) in enumerate(self.outputs):
-            from onefold.ir.dtypes import BY_NAME
+        """The runner on these inputs, in the emulator where the machine is another one.
 
-            raw = np.fromfile(self.folder / f"output{k}.bin", np.uint8)
-            out.append(raw.view(BY_NAME[dtype].numpy).reshape(shape))
-        return out
+        dims: the sizes that the caller gives, where the inputs' shapes do not tell them. Raises
+        InputError for a shape that does not fit.
+        """
+        f = self.facts
+        env = {d["name"]: d["lo"] for d in f["dims"] if d["next"] is not None}
+        for k, (a, port) in enumerate(zip(arrays, f["inputs"], strict=True)):
+            PortFacts.of(port).match(a.shape, env)
+            raw = np.ascontiguousarray(a).tobytes()
+            (self.folder / f"input{k}.bin").write_bytes(raw.ljust(port["bytes"], b"\0"))
+        env.update(zip((d["name"] for d in f["dims"]), dims, strict=False))
+        if f["dims"]:
+            given = [env[d["name"]] for d in f["dims"]]
+            np.asarray(given, np.int64).tofile(self.folder / "dims.bin")
+        emulator.run(self.program, self.target, cwd=self.folder)
+        if f["found"]:
+            sizes = np.fromfile(self.folder / "sizes.bin", np.int64)[len(f["dims"]) :]
+            env.update(zip((d["name"] for d in f["found"]), sizes.tolist(), strict=True))
+        return [self._output(k, PortFacts.of(port), env) for k, port in enumerate(f["outputs"])]
+
+    def _output(self, k: int, port: PortFacts, env: Mapping[str, int]) -> Array:
+        shape = shape_of(port, env)
+        raw = np.fromfile(self.folder / f"output{k}.bin", port.dtype, math.prod(shape))
+        return raw.reshape(shape)
 
     def stack(self) -> int:
         """Bytes of stack that the last run took."""
@@ -148,14 +163,16 @@ def build_graph(
     with _fitting(program, t):
         made = _compile(sources, t, folder, level)
     report = _report(program, t, made)
+    facts = manifest(program, sources, t)
     bundle = Bundle(
         folder, name, t, made.library, made.program, report,
         tuple((p.name, _upper(p.type.shape), p.type.dtype.name) for p in program.inputs),
         tuple((p.name, _upper(p.type.shape), p.type.dtype.name) for p in program.outputs),
+        facts,
     )  # fmt: skip
     if measure and emulator.available(t):
         report.update(_measured(bundle, program))
-    _write(folder / "manifest.json", manifest(program, sources, t))
+    _write(folder / "manifest.json", facts)
     _write(folder / "report.json", report)
     return bundle
 

@@ -24,8 +24,8 @@ def weights_source(prefix: str, size: int) -> str:
 
 
 def main_source(program: Program, prefix: str, target: Target) -> str:
-    """A program that reads input0.bin ..., runs the model, and writes output0.bin ... and the
-    bytes of stack that it took."""
+    """A program that reads input0.bin ... and, where the caller gives sizes, dims.bin, runs the
+    model, and writes output0.bin ..., the sizes of the run and the bytes of stack that it took."""
     ins, outs = len(program.inputs), len(program.outputs)
     dims = len(program.dims) + len(program.found)
     up = prefix.upper()
@@ -58,6 +58,7 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
     writes = "".join(
         f'  put("output{k}.bin", output{k}, {up}_OUTPUT{k}_BYTES);\n' for k in range(outs)
     )
+    writes += f'  put("sizes.bin", dims, {8 * dims});\n' if dims else ""
     call = (
         f"  {prefix}_state_init(state);\n"
         f"  const void *const ins[] = {{{', '.join(f'input{k}' for k in range(ins)) or '0'}}};\n"
