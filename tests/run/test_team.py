@@ -231,6 +231,7 @@ for _ in range(3):
 """
 
 LOOP = SCRIPT + """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 print("begun", flush=True)
 while True:
     program(x)
