@@ -260,7 +260,10 @@ def test_an_interrupt_ends_the_process(tmp_path: Path) -> None:
     assert process.stdout.readline() == b"begun\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert b"KeyboardInterrupt" in err
 
 
