@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 import onefold
 from onefold.errors import RunError
+from onefold.ir import dims
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -104,3 +105,66 @@ def test_results_take_the_room_that_they_need() -> None:
     model = made([h.make_node("Neg", ["x"], ["y"])], {"x": ["a", "b", "c"]}, {})
     program = onefold.load(model).compile(dims=dict.fromkeys("abc", "0..100000"), fallback=False)
     same(model, program, {"x": array(2, 3, 4)})
+
+
+UNFIT = {
+    "channels": [h.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+                 h.make_node("Conv", ["t", "w"], ["y"])],
+    "transposed": [h.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+                   h.make_node("ConvTranspose", ["t", "v"], ["y"])],
+    "split": [h.make_node("Split", ["x", "s"], ["z", "y"], axis=1)],
+    "sum": [h.make_node("Einsum", ["x", "m"], ["y"], equation="abc,bd->acd")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_sizes_that_constants_expect(name: str) -> None:
+    """An open extent of another size than weights or parts have: nothing is read outside."""
+    shape = [1, "n", 4] if name in ("split", "sum") else [1, 4, "n"]
+    constants = {"w": array(6, 5, 1), "v": array(5, 6, 1), "s": np.array([3, 2]), "m": array(5, 3)}
+    used = {i for node in UNFIT[name] for i in node.input}
+    model = made(UNFIT[name], {"x": shape}, {k: v for k, v in constants.items() if k in used})
+    program = onefold.load(model).compile(dims={"n": "1..64"}, fallback=False)
+    for n in (5, 3):
+        x = array(*(n if d == "n" else int(d) for d in shape))
+        if n == 5:
+            same(model, program, {"x": x})
+        else:
+            with pytest.raises(RunError) as e:
+                program({"x": x})
+            assert e.value.code == "OF512"
+
+
+def test_masked_loads_at_bounded_sizes() -> None:
+    """Windows that leave the image, rows of a size within known bounds."""
+    nodes = [h.make_node("Pad", ["x", "p"], ["a"]),
+             h.make_node("AveragePool", ["a"], ["y"], kernel_shape=[1, 3], pads=[0, 2, 0, 2],
+                         count_include_pad=1)]  # fmt: skip
+    pads = np.array([0, 0, 0, 2, 2, 1, 0, 0])  # the batch and the channels too
+    model = made(nodes, {"x": [1, 2, "n", 4]}, {"p": pads})
+    program = onefold.load(model).compile(dims={"n": "1..24"}, fallback=False)
+    for n in (1, 2, 5):
+        same(model, program, {"x": array(1, 2, n, 4)})
+
+
+def test_masked_loads_across_a_reshape() -> None:
+    """The place of a row is found by a division by an open size."""
+    nodes = [h.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+             h.make_node("Reshape", ["t", "s"], ["a"]),
+             h.make_node("AveragePool", ["a"], ["y"], kernel_shape=[1, 3], pads=[0, 2, 0, 2],
+                         count_include_pad=1)]  # fmt: skip
+    model = made(nodes, {"x": [2, "n", 6]}, {"s": np.array([1, 2, -1, 6])})
+    program = onefold.load(model).compile(dims={"n": "1..24"}, fallback=False)
+    for n in (1, 2, 7):
+        same(model, program, {"x": array(2, n, 6)})
+
+
+def test_divisions_by_open_sizes_rejoin() -> None:
+    n, i = dims.sym("n", 1, 9), dims.sym("i", 0, 99)
+    high, low = dims.floordiv(i, n), dims.mod(i, n)
+    assert dims.rejoin(dims.add(dims.mul(dims.mul(high, n), 6), dims.mul(low, 6))) == dims.mul(i, 6)
+    a, b = dims.floordiv(high, 3), dims.mod(high, 3)
+    whole = dims.add(dims.mul(dims.mul(a, n), 24), dims.mul(dims.mul(b, n), 8))
+    assert dims.rejoin(dims.add(whole, dims.mul(low, 8))) == dims.mul(i, 8)
+    apart = dims.add(dims.mul(dims.mul(high, n), 7), dims.mul(low, 6))
+    assert dims.rejoin(apart) == apart

@@ -11,7 +11,7 @@ from onefold.codegen.text import Scope, Writer, initial, loop, to_storage, updat
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Value
-from onefold.ir.scalar import Const, Load, Reduce, Scalar, TensorExpr, counter, walk
+from onefold.ir.scalar import Const, Load, Reduce, Scalar, Select, TensorExpr, counter, walk
 from onefold.ir.types import TensorType
 
 SIMD = "OF_SIMD"
@@ -248,7 +248,7 @@ def lane_sums(
     if not isinstance(extent, int) or not 4 <= extent <= limit:
         return []
     found = [s for s in _outer_reduces(value) if lane in s.index_symbols()]
-    if not found or not all(_by_lane(s, lane) for s in found):
+    if not found or not all(_by_lane(s, lane) and not _divides(s) for s in found):
         return []
     lines: list[str] = []
     for s in found:
@@ -293,6 +293,17 @@ def _by_lane(s: Reduce, lane: Sym) -> bool:
         if isinstance(part, Load):
             steps.append(dims.coefficient(address(part.value.tensor, part.index), lane))
     return all(d in (0, 1) for d in steps) and 1 in steps
+
+
+def _divides(s: Reduce) -> bool:
+    """Whether what is read under a condition lies at a place with a division by an open size:
+    Clang 22 takes that division from the first lane, also where the condition hides it, and so
+    gives wrong addresses to all."""
+    pairs = (a for part in walk(s.body) if isinstance(part, Select)
+             for load in walk(part) if isinstance(load, Load)
+             for a in dims.atoms(address(load.value.tensor, load.index))
+             if isinstance(a, dims.Pair))  # fmt: skip
+    return any(a.op in ("//", "%") and not isinstance(a.b, int) for a in pairs)
 
 
 def _block_read(expr: TensorExpr) -> int:

@@ -466,18 +466,21 @@ def rejoin(x: Dim) -> Dim:
     while again:
         again = False
         for mono, k in terms.items():
-            pair = mono[0] if len(mono) == 1 else None
-            if not isinstance(pair, Pair) or pair.op != "%" or not isinstance(pair.b, int):
+            pair = next((a for a in mono if isinstance(a, Pair) and a.op == "%"), None)
+            if pair is None:
                 continue
+            rest = list(mono)
+            rest.remove(pair)
+            scale = _make({tuple(rest): k})
             over = _terms(floordiv(pair.a, pair.b))
-            if len(over) == 1 and set(over.values()) == {1}:
-                (high,) = over
-                if high and terms.get(high) == k * pair.b:
-                    del terms[mono], terms[high]
-                    for m, c in _terms(mul(pair.a, k)).items():
-                        terms[m] = terms.get(m, 0) + c
-                    again = True
-                    break
+            high = _terms(mul(mul(scale, pair.b), _make(over)))
+            if len(over) == 1 and () not in over and high.items() <= terms.items():
+                for m in (mono, *high):
+                    del terms[m]
+                for m, c in _terms(mul(scale, pair.a)).items():
+                    terms[m] = terms.get(m, 0) + c
+                again = True
+                break
     return _make(terms)
 
 

@@ -13,7 +13,7 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import Scalar
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowering, Op, Refusal, operator
+from onefold.ops.base import Case, Code, Lowering, Op, Refusal, agree, operator
 
 Dims = tuple[Dim, ...]
 FLOATS = (dtypes.f32, dtypes.f64, dtypes.f16, dtypes.bf16)
@@ -23,7 +23,7 @@ RAW, CAPPED, BIASED, PROBABILITIES = range(4)
 def same_dims(n: Node, what: str, *pairs: tuple[Dim, Dim]) -> None:
     """Raises Refusal where two known sizes differ."""
     for a, b in pairs:
-        if isinstance(a, int) and isinstance(b, int) and a != b:
+        if not agree(a, b):
             raise Refusal(f"{n.op.name}: {what} do not fit, {a} against {b}")
 
 
@@ -104,8 +104,8 @@ class Attention(Op):
             for own, full in zip(reversed(mask.shape[:-1]), reversed(want[:-1]), strict=False):
                 if own != 1:
                     same_dims(n, "mask and result", (own, full))
-            if mask.shape and isinstance(k.shape[2], int) and isinstance(mask.shape[-1], int):
-                if mask.shape[-1] > k.shape[2]:
+            if mask.shape:
+                if not agree(dims.minimum(mask.shape[-1], k.shape[2]), mask.shape[-1]):
                     raise Refusal(f"Attention has a mask for {mask.shape[-1]} of {k.shape[2]} keys")
         if lengths is not None and (not lengths.dtype.is_int or len(lengths.shape) != 1):
             raise Refusal(f"Attention has lengths of {lengths.dtype}{list(lengths.shape)}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -221,9 +222,17 @@ class Op:
         return [None] * len(n.outputs)
 
     def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
-        """Extents that are taken to be equal although run time could have it otherwise: the step
-        that computes the node stops where they are not."""
-        return ()
+        """Extents that `infer` takes to be equal although run time could have it otherwise: the
+        step that computes the node stops where they are not."""
+        if all(isinstance(v.type, TensorType) and v.type.static for v in n.present()):
+            return ()
+        found: list[tuple[Dim, Dim]] = []
+        token = _AGREED.set(found)
+        try:
+            self.infer(n)
+        finally:
+            _AGREED.reset(token)
+        return found
 
     def ref(self, n: Node, *x: Any) -> Any:
         """The slow, obvious result(s) on NumPy arrays; the definition of the operator."""
@@ -311,11 +320,25 @@ def as_inputs(node: Node) -> list[TensorExpr | None]:
     return [None if v is None else stored(v) for v in node.inputs]
 
 
+_AGREED: ContextVar[list[tuple[Dim, Dim]] | None] = ContextVar("agreed", default=None)
+
+
+def agree(a: Dim, b: Dim) -> bool:
+    """False where two extents are certainly different; where that is open, they become an
+    agreement of the node that is being typed (see Op.agreements)."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    found = _AGREED.get()
+    if found is not None and a != b:
+        found.append((a, b))
+    return True
+
+
 def broadcast_shapes(*shapes: dims.Shape) -> dims.Shape:
     """NumPy broadcasting over dimensions that may be symbols.
 
     A symbol meets 1 as itself; two different symbols, or a symbol and another number, are taken
-    to be equal: see `broadcast_agreements`.
+    to be equal: see `agree`.
     """
     rank = max((len(s) for s in shapes), default=0)
     out: list[Dim] = []
@@ -327,22 +350,12 @@ def broadcast_shapes(*shapes: dims.Shape) -> dims.Shape:
                 continue
             if here == 1:
                 here = s[at]
-            elif isinstance(here, int) and isinstance(s[at], int):
+            elif not agree(here, s[at]):
                 raise Refusal(f"shapes {_show(shapes)} do not broadcast: {here} against {s[at]}")
             elif isinstance(s[at], int):
                 here = s[at]
         out.append(here)
     return tuple(out)
-
-
-def broadcast_agreements(
-    shape: dims.Shape, operands: Iterable[dims.Shape]
-) -> list[tuple[Dim, Dim]]:
-    """What `broadcast_shapes` took to be equal, `shape` being its result (see Op.agreements)."""
-    return [
-        (d, own) for s in operands for d, own in zip(shape[len(shape) - len(s) :], s, strict=True)
-        if own not in (1, d)
-    ]  # fmt: skip
 
 
 def _show(shapes: Iterable[dims.Shape]) -> str:

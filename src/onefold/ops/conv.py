@@ -13,7 +13,7 @@ from onefold.ir.dtypes import DType
 from onefold.ir.graph import Array, Builder, Node, Value
 from onefold.ir.scalar import Index, Inside, Scalar
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Lowering, Op, Refusal, operator
+from onefold.ops.base import Case, Lowering, Op, Refusal, agree, operator
 from onefold.ops.formats import OnnxNode
 from onefold.ops.window import (
     Axis,
@@ -64,9 +64,8 @@ class Convolution(Op):
         g = self.group
         if g < 1:
             raise Refusal(f"{self.name} has group {g}")
-        if all(isinstance(d, int) for d in (x[1], w[0], w[1])) and (
-            x[1] != dims.mul(w[1], g) or dims.mod(w[0], g) != 0
-        ):
+        uneven = isinstance(w[0], int) and w[0] % g != 0
+        if uneven or not agree(x[1], dims.mul(w[1], g)):
             raise Refusal(
                 f"{self.name} of {x[1]} channels in {g} groups with weights for {w[1]} inputs "
                 f"and {w[0]} outputs"
@@ -136,9 +135,7 @@ def check_bias(n: Node, i: int, channels: Dim, kind: DType) -> None:
     v = n.input(i)
     if v is None:
         return
-    if len(v.shape) != 1 or (
-        isinstance(v.shape[0], int) and isinstance(channels, int) and v.shape[0] != channels
-    ):
+    if len(v.shape) != 1 or not agree(v.shape[0], channels):
         raise Refusal(f"{n.op.name} has a bias of shape {list(v.shape)} for {channels} channels")
     if v.dtype is not kind:
         raise Refusal(f"{n.op.name} has a bias of {v.dtype}, not {kind}")
@@ -321,8 +318,7 @@ class ConvTranspose(Op):
         if x.dtype is not w.dtype:
             raise Refusal(f"ConvTranspose of {x.dtype} with weights of {w.dtype}")
         c, g = x.shape[1], self.group
-        known = isinstance(c, int) and isinstance(w.shape[0], int)
-        if g < 1 or (isinstance(c, int) and c % g) or (known and c != w.shape[0]):
+        if g < 1 or (isinstance(c, int) and c % g) or not agree(c, w.shape[0]):
             raise Refusal(f"{c} channels in {g} groups with weights for {w.shape[0]} of them")
         m = dims.mul(w.shape[1], g)
         check_bias(n, 2, m, x.dtype)

@@ -13,7 +13,7 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.scalar import Scalar
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Lowering, Op, Refusal, operator
+from onefold.ops.base import Case, Lowering, Op, Refusal, agree, operator
 from onefold.ops.conv import wide
 from onefold.ops.formats import OnnxNode
 from onefold.ops.matmul import MatMul
@@ -85,7 +85,7 @@ class Einsum(Op):
                 have = out.get(label, 1)
                 if have == 1:
                     out[label] = d
-                elif isinstance(have, int) and isinstance(d, int) and d not in (1, have):
+                elif d != 1 and not agree(have, d):
                     raise Refusal(f"label {label} of {self.equation!r} is {have} and {d} long")
                 elif isinstance(d, int) and d != 1:
                     out[label] = d

@@ -21,7 +21,6 @@ from onefold.ops.base import (
     Lowering,
     Op,
     Refusal,
-    broadcast_agreements,
     broadcast_shapes,
     operator,
 )
@@ -80,9 +79,6 @@ class Elementwise(Op):
                 raise Refusal(f"{self.name} is not defined on elements of type {t.dtype.long}")
         shape = broadcast_shapes(*(t.shape for t in types))
         return [TensorType(shape, self.result(*(t.dtype for t in types)))]
-
-    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
-        return broadcast_agreements(n.outputs[0].shape, (v.shape for v in n.present()))
 
     def contents(self, n: Node) -> Sequence[tuple[Dim, ...] | None]:
         t = n.outputs[0].tensor

@@ -13,7 +13,7 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node, Value
 from onefold.ir.scalar import Index, Scalar, TensorExpr
 from onefold.ir.types import TensorType
-from onefold.ops.base import Lowering, NeedsValue, Op, Refusal
+from onefold.ops.base import Lowering, NeedsValue, Op, Refusal, agree
 
 MAX_RANK = 32
 MAX_EXTENT = 1 << 48
@@ -113,7 +113,7 @@ def numbers(shape: Sequence[Dim]) -> tuple[int, ...]:
 
 def may_differ(a: Dim, b: Dim) -> bool:
     """True where two extents are certainly different."""
-    return isinstance(a, int) and isinstance(b, int) and a != b
+    return not agree(a, b)
 
 
 def inside(i: Dim, extent: Dim) -> Dim:

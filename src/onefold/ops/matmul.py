@@ -17,7 +17,7 @@ from onefold.ops.base import (
     Lowering,
     Op,
     Refusal,
-    broadcast_agreements,
+    agree,
     broadcast_shapes,
     operator,
 )
@@ -34,7 +34,7 @@ def matmul_shape(a: Dims, b: Dims, what: str = "MatMul") -> Dims:
     if not a or not b:
         raise Refusal(f"{what} of a scalar")
     k, other = a[-1], b[-2] if len(b) > 1 else b[0]
-    if isinstance(k, int) and isinstance(other, int) and k != other:
+    if not agree(k, other):
         raise Refusal(f"{what} of shapes {list(a)} and {list(b)}: {k} against {other}")
     batch = broadcast_shapes(a[:-2], b[:-2])
     rows = (a[-2],) if len(a) > 1 else ()
@@ -66,13 +66,6 @@ class Product(Op):
 
     def shape_of(self, n: Node) -> Dims:
         return matmul_shape(n.arg(0).shape, n.arg(1).shape, self.name)
-
-    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
-        a, b = n.arg(0).shape, n.arg(1).shape
-        inner = [(a[-1], b[-2] if len(b) > 1 else b[0])]
-        batch = broadcast_shapes(a[:-2], b[:-2])
-        return [*(p for p in inner if p[0] != p[1]),
-                *broadcast_agreements(batch, (a[:-2], b[:-2]))]  # fmt: skip
 
     def macs(self, n: Node) -> int:
         return dims.upper(dims.mul(n.outputs[0].tensor.size, n.arg(0).shape[-1]))
@@ -223,7 +216,7 @@ class Gemm(Op):
             raise Refusal(f"Gemm of ranks {len(a)} and {len(b)}; 2 and 2 are needed")
         m, k = (a[1], a[0]) if self.transA else a
         other, p = (b[1], b[0]) if self.transB else b
-        if isinstance(k, int) and isinstance(other, int) and k != other:
+        if not agree(k, other):
             raise Refusal(f"Gemm of shapes {list(a)} and {list(b)}: {k} against {other}")
         return m, k if isinstance(k, int) else other, p
 
@@ -235,11 +228,6 @@ class Gemm(Op):
         if c is not None and broadcast_shapes((m, p), c.shape) != (m, p):
             raise Refusal(f"Gemm adds a C of shape {list(c.shape)} to a result of [{m},{p}]")
         return [TensorType((m, p), a.dtype)]
-
-    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
-        a, b = n.arg(0).shape, n.arg(1).shape
-        inner = (a[0] if self.transA else a[1], b[1] if self.transB else b[0])
-        return [inner] if inner[0] != inner[1] else []
 
     def ref(self, n: Node, a: Any, b: Any, c: Any = None) -> Any:
         x, w = wide(a), wide(b)

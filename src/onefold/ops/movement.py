@@ -12,7 +12,17 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.scalar import Index
 from onefold.ir.types import Quant, TensorType
-from onefold.ops.base import Case, Lowered, Lowering, Pieces, Refusal, axis_of, operator, true_axis
+from onefold.ops.base import (
+    Case,
+    Lowered,
+    Lowering,
+    Pieces,
+    Refusal,
+    agree,
+    axis_of,
+    operator,
+    true_axis,
+)
 from onefold.ops.formats import OnnxNode
 from onefold.ops.known import (
     Movement,
@@ -180,15 +190,6 @@ class Concat(Movement):
         quant = first.quant if all(t.quant == first.quant for t in parts) else None
         return [TensorType(checked_shape(shape), first.dtype, quant)]
 
-    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
-        whole = n.outputs[0].shape
-        axis = axis_of(self.axis, len(whole))
-        return [
-            (d, own) for v in n.present()
-            for a, (d, own) in enumerate(zip(whole, v.shape, strict=True))
-            if a != axis and d != own
-        ]  # fmt: skip
-
     def ref(self, n: Node, *x: Any) -> Any:
         return np.concatenate(x, self.axis)
 
@@ -224,7 +225,10 @@ def _common(extents: Sequence[Dim]) -> Dim:
     numbers = {d for d in extents if isinstance(d, int)}
     if len(numbers) > 1:
         raise Refusal(f"extents {sorted(numbers)} differ on an axis that is not joined")
-    return numbers.pop() if numbers else extents[0]
+    common = numbers.pop() if numbers else extents[0]
+    for d in extents:
+        agree(common, d)
+    return common
 
 
 @operator
@@ -251,6 +255,8 @@ class Slice(Movement):
         for s, size, step, d in zip(self.starts, self.sizes, self.steps, t.shape, strict=True):
             if isinstance(size, int) and size > 0:
                 last = dims.add(s, (size - 1) * step)
+                end = dims.add(last if step > 0 else s, 1)
+                agree(dims.minimum(end, d), end)
                 for at in (s, last):
                     if dims.bounds(at)[1] < 0 or dims.bounds(dims.add(at, dims.mul(d, -1)))[0] >= 0:
                         raise Refusal(f"the slice leaves an axis of extent {d}")

@@ -12,21 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onefold.ir import dtypes, scalar
-from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType
 from onefold.ir.graph import Node
 from onefold.ir.scalar import Scalar
 from onefold.ir.types import TensorType
 from onefold.ops import fixedpoint as fx
-from onefold.ops.base import (
-    Case,
-    Lowering,
-    Op,
-    Refusal,
-    broadcast_agreements,
-    broadcast_shapes,
-    operator,
-)
+from onefold.ops.base import Case, Lowering, Op, Refusal, broadcast_shapes, operator
 
 Multiplier = tuple[int, int]  # x * m 2^(s - 31)
 
@@ -49,9 +40,6 @@ class QuantElementwise(Op):
     def infer(self, n: Node) -> Sequence[TensorType]:
         shape = broadcast_shapes(*(v.shape for v in n.present()))
         return [TensorType(shape, self.dtype)]
-
-    def agreements(self, n: Node) -> Sequence[tuple[Dim, Dim]]:
-        return broadcast_agreements(n.outputs[0].shape, (v.shape for v in n.present()))
 
     def value(self, *x: Scalar) -> Scalar:
         """The result before clamping, from elements as int32."""

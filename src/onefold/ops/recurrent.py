@@ -20,7 +20,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowering, Op, Refusal, operator
+from onefold.ops.base import Case, Code, Lowering, Op, Refusal, agree, operator
 from onefold.ops.formats import OnnxNode
 
 Dims = tuple[Dim, ...]
@@ -130,7 +130,7 @@ class Recurrent(Op):
         if v is None:
             return
         if v.dtype is not (kind or n.arg(0).dtype) or len(v.shape) != len(shape) or any(
-            isinstance(a, int) and isinstance(b, int) and a != b
+            not agree(a, b)
             for a, b in zip(v.shape, shape, strict=True)
         ):
             raise Refusal(f"{self.name} has input {i} of {v.type}, not {list(shape)}")

@@ -214,9 +214,7 @@ class Assembler:
             choice = self.kernels.find(knode)
         reads = list({id(s.value): s.value for s in tree if isinstance(s, Load)}.values())
         draft = Draft(out, expr, start, reads, choice=choice)
-        draft.agreements = list(
-            dict.fromkeys(p for inner in absorbed for p in inner.op.agreements(inner))
-        )
+        draft.agreements = _agreements(absorbed)
         if choice is not None:
             draft.reads = list({id(v): v for v in (*choice.reads, *reads)}.values())
         step = self._step(draft, [self.of(v) for v in draft.reads], [at], origin, node)
@@ -243,6 +241,7 @@ class Assembler:
         ins = [v for v in n.inputs if v is not None]
         draft = Draft(n.outputs[0], None, None, ins, code=code, lowering=k, node=n)
         draft.scratch = self._scratch(n.outputs[0].name, dims.upper(code.scratch))
+        draft.agreements = _agreements([n])
         self.found += k.written.values()
         return self._step(draft, [self.of(v) for v in ins], outs, n.origin, n)
 
@@ -302,6 +301,10 @@ class Assembler:
         program.notes.append(f"runs on one thread: {threads} would not pay")
         for s in shared:
             render(s, self.drafts[id(s)])
+
+
+def _agreements(nodes: Iterable[Node]) -> list[tuple[Dim, Dim]]:
+    return list(dict.fromkeys(p for n in nodes for p in n.op.agreements(n)))
 
 
 def _absorbed(node: Node, low: Lowerings, first: Value | None) -> list[Node]:

@@ -101,16 +101,23 @@ def _finish(
     step: Step, draft: Draft, p: Pointers, symbols: Sequence[Sym], body: str,
     includes: tuple[str, ...], stops: bool,
 ) -> None:  # fmt: skip
-    known = {s.name: s for s in symbols}
-    for a, b in draft.agreements:
-        known.update({s.name: s for d in (a, b) for s in dims.symbols(d)})
-        body = f"if ({dim_text(a)} != {dim_text(b)}) OF_STOP(OF_BAD_SHAPE);\n{body}"
-    step.sizes = tuple(known[k] for k in sorted(known))
+    step.sizes, checks = _checked(draft, symbols)
+    body = checks + body
     step.kernel = Kernel(
         tuple(p.params), tuple(s.name for s in step.sizes), (), body, includes,
         stops or bool(draft.agreements),
     )  # fmt: skip
     step.args, step.outs = tuple(p.args), ()
+
+
+def _checked(draft: Draft, symbols: Iterable[Sym]) -> tuple[tuple[Sym, ...], str]:
+    """All sizes that the step takes, and the text that stops it where its extents do not agree."""
+    known = {s.name: s for s in symbols}
+    text = ""
+    for a, b in draft.agreements:
+        known.update({s.name: s for d in (a, b) for s in dims.symbols(d)})
+        text += f"if ({dim_text(a)} != {dim_text(b)}) OF_STOP(OF_BAD_SHAPE);\n"
+    return tuple(known[k] for k in sorted(known)), text
 
 
 def _names(draft: Draft, p: Pointers) -> dict[int, str]:
@@ -211,10 +218,10 @@ def _render_code(step: Step, draft: Draft, team: Team) -> None:
     if code.turns and team.parts > 1:
         head, tail = text.split(turns("0", code.turns))
         text = f"{team.bounds(code.turns)}\n{head}{turns('from', 'to')}{tail}"
+    step.sizes, checks = _checked(draft, k.symbols.values())
     step.kernel = Kernel(
-        tuple(params), tuple(sorted(k.symbols)), tuple(sorted(k.written)), text,
-        code.includes, code.stops,
+        tuple(params), tuple(s.name for s in step.sizes), tuple(sorted(k.written)), checks + text,
+        code.includes, code.stops or bool(checks),
     )  # fmt: skip
     step.args = tuple(args)
-    step.sizes = tuple(k.symbols[s] for s in sorted(k.symbols))
     step.outs = tuple(k.written[s] for s in sorted(k.written))
