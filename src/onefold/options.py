@@ -19,6 +19,9 @@ class Options:
     profile: bool = False
 
 
+DEFAULTS = Options()
+
+
 def check_threads(threads: int) -> None:
     """Raises OptionError."""
     if not isinstance(threads, int) or not 1 <= threads <= 256:

@@ -11,7 +11,17 @@ from onefold.codegen.text import Scope, Writer, initial, loop, to_storage, updat
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Value
-from onefold.ir.scalar import Const, Load, Reduce, Scalar, Select, TensorExpr, counter, walk
+from onefold.ir.scalar import (
+    Const,
+    Load,
+    Reduce,
+    Scalar,
+    Select,
+    TensorExpr,
+    counter,
+    index_of,
+    walk,
+)
 from onefold.ir.types import TensorType
 
 SIMD = "OF_SIMD"
@@ -95,7 +105,7 @@ def _span(shape: Sequence[Dim], first: int, blocks: int, lanes: int, c: int) -> 
     """Loops over `blocks` blocks of channels from `first` on, `lanes` of each."""
     block, lane = counter(blocks, "i"), counter(lanes, "i")
     outer = [counter(n, "i") for n in (shape[0], *shape[2:])]
-    at = [0 if o.extent == 1 else dims.atom(o) for o in (*outer, block, lane)]
+    at = [index_of(o) for o in (*outer, block, lane)]
     ch = dims.add(dims.add(dims.mul(at[-2], c), at[-1]), first)
     return Part([outer[0], block, *outer[1:], lane], (at[0], ch, *at[1:-2]))
 

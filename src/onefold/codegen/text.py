@@ -373,6 +373,12 @@ def update(s: Reduce, name: str, text: str) -> str:
     return f"{name} = {name} {'&&' if s.kind == 'and' else '||'} {text};"
 
 
+def loop_over(c: dims.Sym, dim: Callable[[Dim], str], body: Sequence[str]) -> list[str]:
+    """A loop over a counter; the body alone where it takes one value only."""
+    assert c.extent is not None
+    return list(body) if c.extent == 1 else loop(c.name, dim(c.extent), body)
+
+
 def loop(name: str, extent: str, body: Sequence[str], first: str = "0") -> list[str]:
     inner = ["  " + line for line in body]
     return [f"for (ix {name} = {first}; {name} < {extent}; {name}++) {{", *inner, "}"]

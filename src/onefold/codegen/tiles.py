@@ -15,11 +15,11 @@ import numpy as np
 
 from onefold.codegen.family import Rendering
 from onefold.codegen.team import is_even
-from onefold.codegen.text import loop
+from onefold.codegen.text import loop, loop_over
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array
-from onefold.ir.scalar import counter
+from onefold.ir.scalar import counter, index_of
 from onefold.target import Target
 
 STREAMED = 1 << 18  # bytes of weights that do not stay in a cache from one call to the next
@@ -212,13 +212,13 @@ class Tiling:
     def body(self, head: Sequence[str]) -> str:
         p, shared, team = self.plane, self.shared, self.render.team
         batch, row = counter(p.batches, "i"), counter(p.rows, "i")
-        lines = self.before(_at(batch)) if self.before else []
+        lines = self.before(index_of(batch)) if self.before else []
         apart = bool(lines) and shared in ("rows", "blocks")
         lines += team.wait() if apart else []
         units = p.columns if p.rows == 1 else p.rows
         for g in groups_of(p.channels, p.lanes, self.tile.vectors):
             group = counter(g.count, "i")
-            block = dims.add(dims.mul(_at(group), g.vectors), g.first)
+            block = dims.add(dims.mul(index_of(group), g.vectors), g.first)
             ends: Ends | None = ("from", "to") if shared == "rows" else None
             inner: list[str] = []
             some: list[str] = []
@@ -229,7 +229,7 @@ class Tiling:
                 some = [f"const ix first = of_tiles(from, {each}), end = of_tiles(to, {each});"]
             for r in runs_of(p.columns, self.tile.columns, self.is_edge):
                 inner += self._run(
-                    r, g, _at(batch), block, _at(row), ends if p.rows == 1 else None
+                    r, g, index_of(batch), block, index_of(row), ends if p.rows == 1 else None
                 )
             inner = self._loop(row, inner, None if p.rows == 1 else ends)
             if some and g.count == 1:
@@ -247,9 +247,7 @@ class Tiling:
     def _loop(self, c: Sym, body: Sequence[str], ends: Ends | None = None) -> list[str]:
         if ends is not None:
             return loop(c.name, ends[1], body, ends[0])
-        if c.extent == 1:
-            return list(body)
-        return loop(c.name, self.render.dim(c.extent if c.extent is not None else 1), body)
+        return loop_over(c, self.render.dim, body)
 
     def _run(
         self, r: Run, g: Group, n: Dim, block: Dim, row: Dim, ends: Ends | None
@@ -269,7 +267,7 @@ class Tiling:
         first: Dim = r.first
         if r.first < 0:  # single columns after the full tiles of an unknown number
             first = dims.mul(dims.floordiv(self.plane.columns, -r.first), -r.first)
-        column = dims.add(first, dims.mul(_at(at), r.width))
+        column = dims.add(first, dims.mul(index_of(at), r.width))
         if ends is not None:
             some = f"{self.render.dim(first)}, {r.width}, {self.render.dim(r.count)}"
             ends = (f"of_tiles({ends[0]}, {some})", f"of_tiles({ends[1]}, {some})")
@@ -300,11 +298,11 @@ class Tiling:
         or results, and the columns that it has room for."""
         p, first, lanes = self.plane, vectors[0], self.plane.lanes
         b, t, lane = counter(vectors[1], "i"), counter(r.width, "i"), counter(used, "i")
-        at = dims.add(dims.add(block, first), _at(b))
-        channel = dims.add(dims.mul(at, lanes), _at(lane))
-        index = p.index(n, channel, row, dims.add(column, _at(t)))
-        where = dims.add(dims.mul(dims.add(_at(b), first), acc[1]), _at(t))
-        where = dims.add(dims.mul(where, lanes), _at(lane))
+        at = dims.add(dims.add(block, first), index_of(b))
+        channel = dims.add(dims.mul(at, lanes), index_of(lane))
+        index = p.index(n, channel, row, dims.add(column, index_of(t)))
+        where = dims.add(dims.mul(dims.add(index_of(b), first), acc[1]), index_of(t))
+        where = dims.add(dims.mul(where, lanes), index_of(lane))
         body = self.render.store(index, f"{acc[0]}[{self.render.dim(where)}]")
         for k, c in enumerate((lane, t, b)):
             if c.extent != 1:
@@ -312,8 +310,8 @@ class Tiling:
         if not self.render.blocked or used == lanes:
             return body
         pad = counter(lanes - used, "i")
-        ch = dims.add(dims.mul(at, lanes), dims.add(_at(pad), used))
-        target = self.render.place(p.index(n, ch, row, dims.add(column, _at(t))))
+        ch = dims.add(dims.mul(at, lanes), dims.add(index_of(pad), used))
+        target = self.render.place(p.index(n, ch, row, dims.add(column, index_of(t))))
         clear = [f"{self.render.out}[{self.render.dim(target)}] = 0;"]
         for c in (pad, t, b):
             clear = self._loop(c, clear)
@@ -323,10 +321,6 @@ class Tiling:
 def shares_batches(batches: Dim, parts: int) -> bool:
     """Whether threads share the batches rather than what is in one of them."""
     return isinstance(batches, int) and batches >= parts and is_even(batches, parts)
-
-
-def _at(c: Sym) -> Dim:
-    return 0 if c.extent == 1 else dims.atom(c)
 
 
 @dataclass(frozen=True)

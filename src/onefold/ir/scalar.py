@@ -305,6 +305,11 @@ def counter(extent: Dim, hint: str = "r") -> dims.Sym:
     return dims.Sym(f"{hint}{next(_counter)}", 0, hi, extent)
 
 
+def index_of(c: dims.Sym) -> Dim:
+    """A loop counter as an index: 0 where it takes no other value."""
+    return 0 if c.extent == 1 else dims.atom(c)
+
+
 def reduce(
     kind: str, extents: Sequence[Dim], body: Callable[..., Scalar], hint: str = "r"
 ) -> Scalar:

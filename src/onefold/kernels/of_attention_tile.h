@@ -29,8 +29,8 @@ AI void of_attention_values(const struct of_attention a, ix keys, const float *v
 // 2^x for x <= 0, and 0 below 2^-126; its error is 3 units in the last place.
 AI of_vf of_exp2_negative(of_vf x) {
   const of_vi zero = x < -126.0f;
-  x = __builtin_elementwise_max(x, (of_vf){0} - 126.0f);
-  const of_vf n = __builtin_elementwise_roundeven(x), r = x - n;
+  x = of_vmax(x, (of_vf){0} - 126.0f);
+  const of_vf n = of_vround(x), r = x - n;
   of_vf p = r * 1.3264723821e-03f + 9.6715129912e-03f;
   p = p * r + 5.5507335812e-02f;
   p = p * r + 2.4022242427e-01f;
@@ -72,7 +72,7 @@ AI void of_attention_softmax(const int T, ix keys, ix step, float *s, float *inv
   for (ix i = 0; i < width; i += OF_LANES)
     OF_UNROLL for (int t = 0; t < T; t++) {
       const of_vf x = *(const of_vf *)(s + t * step + i);
-      top[t] = __builtin_elementwise_max(top[t], x);
+      top[t] = of_vmax(top[t], x);
       bad[t] |= x != x;
     }
   OF_UNROLL for (int t = 0; t < T; t++) {
@@ -88,7 +88,7 @@ AI void of_attention_softmax(const int T, ix keys, ix step, float *s, float *inv
   for (ix i = 0; i < width; i += OF_LANES)
     OF_UNROLL for (int t = 0; t < T; t++) {
       of_vf *p = (of_vf *)(s + t * step + i);
-      const of_vf e = of_exp2_negative(__builtin_elementwise_min(*p * 1.44269504f - most[t], (of_vf){0}));
+      const of_vf e = of_exp2_negative(of_vmin(*p * 1.44269504f - most[t], (of_vf){0}));
       sum[t] += e;
       *p = e;
     }

@@ -295,7 +295,7 @@ AI void of_end_scale(const int T, const int B, const int32_t *acc, const float *
       OF_UNROLL for (int j = 0; j < 4; j++) {
         of_vf v = {0};
         if (t + j < T) v = __builtin_convertvector(*(const of_vi *)(acc + (b * T + t + j) * OF_LANES), of_vf) * mv;
-        if (far) v = __builtin_elementwise_min(__builtin_elementwise_max(v, (of_vf){0} - 1000.0f), (of_vf){0} + 1000.0f);
+        if (far) v = of_vmin(of_vmax(v, (of_vf){0} - 1000.0f), (of_vf){0} + 1000.0f);
         r[j] = of_rounded(v);
       }
       of_pack(r, zero, sign, q + b * size + t * OF_LANES);

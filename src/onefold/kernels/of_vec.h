@@ -22,3 +22,20 @@ enum { OF_MAX_B = 8, OF_MAX_T = 16 };
 #define OF_UNROLL _Pragma("clang loop unroll(full)")
 #define OF_UNROLL4 _Pragma("clang loop unroll_count(4)")
 #define OF_ROLLED _Pragma("clang loop unroll(disable)")
+
+// fmax, fmin and rounding to even of every lane. GCC has no such builtins; its rounding here holds below 2^22.
+#ifdef __clang__
+AI of_vf of_vmax(of_vf a, of_vf b) { return __builtin_elementwise_max(a, b); }
+AI of_vf of_vmin(of_vf a, of_vf b) { return __builtin_elementwise_min(a, b); }
+AI of_vf of_vround(of_vf a) { return __builtin_elementwise_roundeven(a); }
+#else
+AI of_vf of_vmax(of_vf a, of_vf b) {
+  for (int i = 0; i < OF_LANES; i++) a[i] = a[i] > b[i] || b[i] != b[i] ? a[i] : b[i];
+  return a;
+}
+AI of_vf of_vmin(of_vf a, of_vf b) {
+  for (int i = 0; i < OF_LANES; i++) a[i] = a[i] < b[i] || b[i] != b[i] ? a[i] : b[i];
+  return a;
+}
+AI of_vf of_vround(of_vf a) { return a + 0x1.8p23f - 0x1.8p23f; }
+#endif

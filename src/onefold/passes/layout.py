@@ -19,7 +19,7 @@ from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.tiles import Machine
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Graph, Node, Value
-from onefold.ir.scalar import Load, TensorExpr, counter, walk
+from onefold.ir.scalar import Load, TensorExpr, counter, index_of, walk
 from onefold.ir.types import TensorType
 from onefold.ops.base import Alias, Code, Lowered, Lowering, Pieces, Refusal, as_inputs
 from onefold.ops.conv import Conv, ConvTranspose
@@ -48,11 +48,11 @@ def choose_layouts(graph: Graph, target: Target) -> int:
     lowered = {id(n): _lowered(n) for n in graph.nodes}
     plain = graph.pinned() | _read_whole(graph, lowered)
     blocked: Blocked = {}
-    asked = _asked_for(graph)
+    asked = _asked_for(graph) - plain
     for n in graph.nodes:
         for k, v in enumerate(n.outputs):
             found = None if id(v) in plain else _wanted(n, k, lowered, blocked, m.lanes)
-            if id(v) in asked - plain and isinstance(lowered[id(n)], TensorExpr):
+            if id(v) in asked and isinstance(lowered[id(n)], TensorExpr):
                 found = found or _Blocks(v, m.lanes, False)
             if found is not None and _fits(found, m.lanes):
                 blocked[id(v)] = found
@@ -159,7 +159,7 @@ def _keeps_channels(expr: TensorExpr, blocked: Blocked, lanes: int) -> bool:
     """Whether every blocked value is read at the channel that is computed, whole blocks apart; with
     no lanes, at channels that depend on the channel alone and places that do not depend on it."""
     counters = [counter(n, "i") for n in expr.shape]
-    index = [0 if c.extent == 1 else dims.atom(c) for c in counters]
+    index = [index_of(c) for c in counters]
     value = expr(*index)
     expr._cache.clear()
     for s in walk(value):

@@ -7,7 +7,7 @@ from onefold.codegen.family import KernelChoice
 from onefold.defects import defects
 from onefold.errors import MemoryLimitError
 from onefold.ir.graph import Graph
-from onefold.options import Options
+from onefold.options import DEFAULTS, Options
 from onefold.passes.pipeline import specialise
 from onefold.plan.assemble import assemble
 from onefold.plan.memory import arrange, place
@@ -15,7 +15,7 @@ from onefold.plan.program import Program
 from onefold.target import Target
 
 
-def plan(graph: Graph, target: Target, options: Options = Options()) -> Program:  # noqa: B008
+def plan(graph: Graph, target: Target, options: Options = DEFAULTS) -> Program:
     """The program of a graph on a target. Raises PlanError, MemoryLimitError."""
     specialise(graph, target)
     with defects("planning"):

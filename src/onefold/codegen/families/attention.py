@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import is_even, parts_for
-from onefold.codegen.text import loop
+from onefold.codegen.text import loop, loop_over
 from onefold.codegen.tiles import Machine, lane_check, runs_of
 from onefold.codegen.views import View, plain, view_of
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Node, Value
-from onefold.ir.scalar import counter
+from onefold.ir.scalar import counter, index_of
 from onefold.ops.attention import Attention
 from onefold.options import Options
 from onefold.target import Target
@@ -60,9 +61,9 @@ class _Attention:
         assert isinstance(op, Attention)
         self.node, self.m, self.op = node, m, op
         self.batch = q.shape[0]
-        self.heads, self.queries, self.e = (_int(d) for d in q.shape[1:])
-        self.groups, self.keys = _int(k.shape[1]), _int(k.shape[2])
-        self.f = _int(v.shape[3])
+        self.heads, self.queries, self.e = (size(d) for d in q.shape[1:])
+        self.groups, self.keys = size(k.shape[1]), size(k.shape[2])
+        self.f = size(v.shape[3])
         self.views = [_rows(x) for x in (q, k, v)]
         self.mask = node.input(3)
         self.tile = min(m.sums // 2, 8, self.queries)
@@ -93,13 +94,13 @@ class _Attention:
         self.r = r
         b, g = counter(self.batch, "i"), counter(self.groups, "i")
         h = counter(self.heads // self.groups, "i")
-        head = dims.add(dims.mul(_at(g), self.heads // self.groups), _at(h))
-        keys = self._from(k, 1, (_at(b), _at(g), 0, 0))
-        values = self._from(v, 2, (_at(b), _at(g), 0, 0))
+        head = dims.add(dims.mul(index_of(g), self.heads // self.groups), index_of(h))
+        keys = self._from(k, 1, (index_of(b), index_of(g), 0, 0))
+        values = self._from(v, 2, (index_of(b), index_of(g), 0, 0))
         body = [
             f"of_attention_keys(a, {self.keys}, {keys}, {self._step(1)}, kt);",
             f"of_attention_values(a, {self.keys}, {values}, {self._step(2)}, pv);",
-            *self._loop(h, self._head(q, _at(b), head)),
+            *self._loop(h, self._head(q, index_of(b), head)),
         ]
         lines = self._loop(g, body)
         if r.team.parts > 1:
@@ -123,7 +124,7 @@ class _Attention:
         lines: list[str] = []
         for run in runs_of(self.queries, self.tile):
             t = counter(run.count, "i")
-            first = dims.add(dims.mul(_at(t), run.width), run.first)
+            first = dims.add(dims.mul(index_of(t), run.width), run.first)
             rows = self._from(q, 0, (b, head, first, 0))
             seen = str(self.keys)
             if self.op.causal:
@@ -152,11 +153,11 @@ class _Attention:
         """The mask on the scores of a tile, and the keys that come later."""
         lines: list[str] = []
         t = counter(width, "i")
-        row = f"s[{self.r.dim(_at(t))} * {self.padded} + j]"
+        row = f"s[{self.r.dim(index_of(t))} * {self.padded} + j]"
         if self.mask is not None:
             shape = (1,) * (4 - len(self.mask.shape)) + tuple(self.mask.shape)
             at: Dim = 0
-            for i, d in zip((b, head, dims.add(first, _at(t))), shape, strict=False):
+            for i, d in zip((b, head, dims.add(first, index_of(t))), shape, strict=False):
                 at = dims.add(dims.mul(at, d), 0 if d == 1 else i)
             load = f"{self.r.pointers[3]}[{self.r.dim(dims.mul(at, self.keys))} + j]"
             what = f"{row} += {load};"
@@ -164,7 +165,7 @@ class _Attention:
                 what = f"{row} = {load} ? {row} : -OF_INF_F32;"
             lines += ["OF_SIMD", *loop("j", "seen", [what])]
         if self.op.causal:
-            end = self.r.dim(dims.add(dims.add(first, _at(t)), dims.add(self.op.offset, 1)))
+            end = self.r.dim(dims.add(dims.add(first, index_of(t)), dims.add(self.op.offset, 1)))
             lines += [f"for (ix j = of_max_ix(0, {end}); j < seen; j++) {row} = -OF_INF_F32;"]
         return self._loop(t, lines) if lines else []
 
@@ -177,8 +178,9 @@ class _Attention:
 
     def _store(self, b: Dim, head: Dim, first: Dim, width: int) -> list[str]:
         t, f = counter(width, "i"), counter(self.f, "i")
-        acc = dims.add(dims.mul(_at(t), self.width), _at(f))
-        body = self.r.store((b, head, dims.add(first, _at(t)), _at(f)), f"acc[{self.r.dim(acc)}]")
+        acc = dims.add(dims.mul(index_of(t), self.width), index_of(f))
+        place = (b, head, dims.add(first, index_of(t)), index_of(f))
+        body = self.r.store(place, f"acc[{self.r.dim(acc)}]")
         inner = ["OF_SIMD", *self._loop(f, body)] if f.extent != 1 else body
         return self._loop(t, inner)
 
@@ -190,21 +192,10 @@ class _Attention:
         return self.r.dim(self.views[k].steps[2])
 
     def _loop(self, c: Sym, body: Sequence[str]) -> list[str]:
-        if c.extent == 1:
-            return list(body)
-        return loop(c.name, self.r.dim(c.extent if c.extent is not None else 1), body)
+        return loop_over(c, self.r.dim, body)
 
 
 def _rows(v: Value) -> View:
     """Rows whose elements lie side by side."""
     found = view_of(v)
     return found if found.steps[3] == 1 or v.shape[3] == 1 else plain(v)
-
-
-def _int(d: Dim) -> int:
-    assert isinstance(d, int)
-    return d
-
-
-def _at(c: Sym) -> Dim:
-    return 0 if c.extent == 1 else dims.atom(c)

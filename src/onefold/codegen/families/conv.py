@@ -34,17 +34,20 @@ class DirectConv(Family):
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
-        why = refused(node)
-        if why:
-            return why
+        m = machine_for(node, target)
+        if isinstance(m, str):
+            return m
         op = node.op
         assert isinstance(op, Conv)
         if op.group != 1:
             return f"it has {op.group} groups"
         return _Direct(node, m).choice()
+
+
+def machine_for(node: Node, target: Target) -> Machine | str:
+    """What a kernel for convolutions may use of the target, or why none takes the node."""
+    m = Machine.of(target)
+    return f"'{target.name}' has no vectors of f32" if m is None else refused(node) or m
 
 
 def refused(node: Node) -> str:

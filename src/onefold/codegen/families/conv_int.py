@@ -24,7 +24,7 @@ from onefold.codegen.tiles import (
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
-from onefold.ir.scalar import counter
+from onefold.ir.scalar import counter, index_of
 from onefold.options import Options
 from onefold.target import Target
 
@@ -177,7 +177,7 @@ class IntKernel:
         t, i = self.layer, self.image
         batch, bands = counter(t.batches, "i"), counter(-(-self.rows // i.band), "i")
         n = 0 if t.batches == 1 else dims.atom(batch)
-        start = dims.mul(0 if bands.extent == 1 else dims.atom(bands), i.band)
+        start = dims.mul(index_of(bands), i.band)
         rows = dims.minimum(i.band, dims.add(self.rows, dims.mul(start, -1)))
 
         def index(_: Dim, c: Dim, y: Dim, at: Dim) -> Sequence[Dim]:

@@ -9,7 +9,7 @@ from math import gcd, prod
 
 import numpy as np
 
-from onefold.codegen.families.conv import planar, refused, size, strides_of
+from onefold.codegen.families.conv import machine_for, planar, size, strides_of
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.tiles import (
@@ -67,12 +67,9 @@ class TransposedConv(Family):
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
-        why = refused(node)
-        if why:
-            return why
+        m = machine_for(node, target)
+        if isinstance(m, str):
+            return m
         op = node.op
         assert isinstance(op, ConvTranspose)
         if op.group != 1:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onefold.codegen.families.conv import planar, refused, size
+from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.tiles import Machine, Plane, Run, Sums, Tile, Tiling, lane_check, pack_bias
@@ -28,12 +28,9 @@ class Depthwise(Family):
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
-        why = refused(node)
-        if why:
-            return why
+        m = machine_for(node, target)
+        if isinstance(m, str):
+            return m
         op, x, w = node.op, node.arg(0), node.arg(1)
         assert isinstance(op, Conv)
         if op.group == 1 or op.group != x.shape[1] or op.group != w.shape[0]:

@@ -7,7 +7,7 @@ from onefold.codegen.loops import address, padded_channels
 from onefold.codegen.text import loop
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Array, Node
-from onefold.ir.scalar import Acc, counter
+from onefold.ir.scalar import Acc, counter, index_of
 from onefold.options import Options
 from onefold.target import Target
 
@@ -40,7 +40,7 @@ class Lookup(Family):
 
         def render(r: Rendering) -> str:
             counters = [counter(d, "i") for d in y.shape]
-            index = [0 if c.extent == 1 else dims.atom(c) for c in counters]
+            index = [index_of(c) for c in counters]
             source, entries = r.pointers
             flip = 128 if x.dtype is dtypes.i8 else 0
             at = address(x.tensor, index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import parts_for
 from onefold.codegen.tiles import (
@@ -57,7 +58,7 @@ class _Both:
         self.node, self.m = node, m
         x, y = node.arg(0), node.arg(1)
         self.rows = x.shape[-2]
-        self.k, self.n = _int(x.shape[-1]), _int(y.shape[-1])
+        self.k, self.n = size(x.shape[-1]), size(y.shape[-1])
         self.lead = tuple(node.outputs[0].shape[:-2])
         self.tile, cost = choose_tile(m, self.n, self.rows, self.k)
         self.blocks = -(-self.n // m.lanes)
@@ -127,8 +128,3 @@ class _Both:
 
     def _index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         return (*(dims.unravel(n, self.lead) if self.lead else ()), x, c)
-
-
-def _int(d: Dim) -> int:
-    assert isinstance(d, int)
-    return d

@@ -10,7 +10,7 @@ from onefold.codegen.tiles import Machine, Run, choose_tile, groups_of
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
-from onefold.ir.scalar import counter
+from onefold.ir.scalar import counter, index_of
 from onefold.options import Options
 from onefold.target import Target
 
@@ -65,7 +65,7 @@ class _Both(IntKernel):
         lines: list[str] = []
         for g in groups_of(self.channels, lanes, self.tile.vectors):
             c = counter(g.count, "i")
-            at = 0 if g.count == 1 else dims.atom(c)
+            at = index_of(c)
             first = dims.mul(dims.add(dims.mul(at, g.vectors), g.first), lanes)
             call = (
                 f"of_pack_pairs_{self.layer.node.arg(1).dtype.name}({k}, {self.channels}, "

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onefold.codegen.families.conv import planar, refused, size
+from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.team import parts_for
@@ -30,7 +30,7 @@ from onefold.codegen.tiles import (
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Node
-from onefold.ir.scalar import counter
+from onefold.ir.scalar import counter, index_of
 from onefold.ops.conv import Conv
 from onefold.options import Options
 from onefold.target import Target
@@ -62,16 +62,13 @@ class Winograd(Family):
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
+        m = machine_for(node, target)
+        if isinstance(m, str):
+            return m
         if options.exact:
             return "its rounding errors are larger than those of plain sums"
         if options.optimize in ("-Os", "-Oz"):
             return "its weights take more memory than those of plain sums"
-        why = refused(node)
-        if why:
-            return why
         op = node.op
         assert isinstance(op, Conv)
         axes = op.axes(node)
@@ -201,7 +198,7 @@ class _Winograd:
         spread = self.points * self._steps(self.at_once)[0]
         batch = counter(self.node.arg(0).shape[0], "i")
         plane = size(padded_channels(self.node.arg(0).tensor)) * fields[2] * fields[3]
-        at = r.dim(dims.mul(_at(batch), plane))
+        at = r.dim(dims.mul(index_of(batch), plane))
         source, team = f"{x} + {at}", r.team
         apart, together = team.parts > 1 and self.own > 1, team.parts > 1 and self.own == 1
         body = ["const ix used = of_min_ix(k.p, tiles - first);"]
@@ -279,7 +276,7 @@ class _Winograd:
             if not count or not used:
                 continue
             block, row, column = counter(count, "i"), counter(self.height, "i"), counter(self.width)
-            at = dims.add(_at(block), first)
+            at = dims.add(index_of(block), first)
             text = r.dim(at)
             inner = [
                 f"const ix {row.name} = (first + t) / k.across * {n};",
@@ -287,7 +284,7 @@ class _Winograd:
                 f"float acc[{n * n * lanes}] __attribute__((aligned(64)));",
                 f"of_winograd_gather(k, m + ({text} * k.p + t) * {lanes}, {bias} + {text} * "
                 f"{lanes}, acc);",
-                *self._store(r, _at(batch), at, (row, column), used),
+                *self._store(r, index_of(batch), at, (row, column), used),
             ]
             lines = loop("t", end, inner, begin)
             out += loop(block.name, str(count), lines) if count != 1 else lines
@@ -300,14 +297,15 @@ class _Winograd:
         i, j, lane = counter(self.n, "i"), counter(self.n, "i"), counter(used, "i")
         place: Sequence[Dim] = [dims.add(dims.atom(c), dims.atom(k))
                                 for c, k in zip(corner, (i, j), strict=True)]  # fmt: skip
-        channel = dims.add(dims.mul(block, lanes), _at(lane))
-        acc = dims.add(dims.mul(dims.add(dims.mul(_at(i), self.n), _at(j)), lanes), _at(lane))
+        channel = dims.add(dims.mul(block, lanes), index_of(lane))
+        vector = dims.add(dims.mul(index_of(i), self.n), index_of(j))
+        acc = dims.add(dims.mul(vector, lanes), index_of(lane))
         body = r.store((n, channel, *place), f"acc[{r.dim(acc)}]")
         if used > 1:
             body = ["OF_SIMD", *loop(lane.name, str(used), body)]
         if r.blocked and used < lanes:
             pad = counter(lanes - used, "i")
-            ch = dims.add(dims.mul(block, lanes), dims.add(_at(pad), used))
+            ch = dims.add(dims.mul(block, lanes), dims.add(index_of(pad), used))
             target = r.dim(r.place((n, ch, *place)))
             clear = [f"{r.out}[{target}] = 0;"]
             body += loop(pad.name, str(lanes - used), clear) if lanes - used > 1 else clear
@@ -316,7 +314,3 @@ class _Winograd:
             end = str(self.n) if whole else f"of_min_ix({self.n}, {total} - {at.name})"
             body = [*(["OF_UNROLL"] if whole else []), *loop(c.name, end, body)]
         return body
-
-
-def _at(c: Sym) -> Dim:
-    return 0 if c.extent == 1 else dims.atom(c)
