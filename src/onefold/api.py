@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from onefold.frontend.model import Declared, SourceModel
     from onefold.ir.graph import Graph
 
-OPTIMIZE = ("-O0", "-O1", "-O2", "-O3", "-Os", "-Oz")
 PRECISIONS = ("f32", "bf16", "f16", "auto")
 
 
@@ -161,7 +160,9 @@ class Model:
         from onefold.errors import UnsupportedModelError
 
         try:
-            return self.read.graph(binding)
+            graph = self.read.graph(binding)
+            graph.source_bytes = self.read.weights_bytes
+            return graph
         except UnsupportedModelError as e:
             if not self._fits_otherwise(binding, {m.layer for m in e.misses}):
                 raise
@@ -201,7 +202,7 @@ class Model:
         states: Mapping[str, str] | None = None,
         values: Mapping[str, Any] | None = None,
         fallback: bool = True,
-        optimize: str = "-O3",
+        optimize: str = "latency",
         exact: bool = False,
         profile: bool = False,
         cache: bool = True,
@@ -214,12 +215,14 @@ class Model:
         precision: "f32", or "auto" for the fastest of those that the target has kernels for, which
         is f32 today; "bf16" and "f16" are refused until there are kernels. threads: of one call;
         the results are the same for any number. fallback: whether layers without a compiled form
-        may run in NumPy, with a warning. exact: keep to algorithms whose errors are those of plain
-        sums: no Winograd convolutions. profile: count the time of each step (see Program.ticks).
+        may run in NumPy, with a warning. optimize: "latency", or "size" for less code and no
+        weights in a larger form than needed; or a level of the C compiler ("-O2"). exact: keep to
+        algorithms whose errors are those of plain sums: no Winograd convolutions. profile: count
+        the time of each step (see Program.ticks).
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
         from onefold.forms import Program, Wanted
-        from onefold.options import Options, check_threads
+        from onefold.options import Options, check_optimize, check_threads
 
         _check_precision(precision)
         check_threads(threads)
@@ -251,13 +254,6 @@ def _warn_of_cpus(threads: int) -> None:
             "CPU (ONEFOLD_THREADS changes that)",
             stacklevel=3,
         )  # fmt: skip
-
-
-def check_optimize(optimize: str) -> None:
-    """Raises OptionError."""
-    if optimize not in OPTIMIZE:
-        raise OptionError(f"there is no optimisation '{optimize}'",
-                          why="it is one of " + ", ".join(OPTIMIZE))  # fmt: skip
 
 
 def _identity(path: Path) -> list[int]:

@@ -6,17 +6,35 @@ from dataclasses import dataclass
 
 from onefold.errors import OptionError
 
+GOALS = {"latency": "-O3", "size": "-Os"}
+"""What a program may be made for, and the compiler's level for it."""
+
+LEVELS = {"-O0": "latency", "-O1": "latency", "-O2": "latency", "-O3": "latency", "-Os": "size",
+          "-Oz": "size"}  # fmt: skip
+"""Levels of the compiler that may be asked for instead, and the goal that goes with each."""
+
 
 @dataclass(frozen=True)
 class Options:
-    """exact: no algorithm whose rounding errors are larger than those of the plain sums, as
-    Winograd's are. profile: the program counts the time that each of its steps takes."""
+    """optimize: one of GOALS or LEVELS. exact: no algorithm whose rounding errors are larger than
+    those of the plain sums, as Winograd's are. profile: the program counts the time that each of
+    its steps takes."""
 
     precision: str = "f32"
     threads: int = 1
-    optimize: str = "-O3"
+    optimize: str = "latency"
     exact: bool = False
     profile: bool = False
+
+    @property
+    def goal(self) -> str:
+        """One of GOALS."""
+        return LEVELS.get(self.optimize, self.optimize)
+
+    @property
+    def level(self) -> str:
+        """The compiler's."""
+        return GOALS.get(self.optimize, self.optimize)
 
 
 DEFAULTS = Options()
@@ -27,3 +45,10 @@ def check_threads(threads: int) -> None:
     if not isinstance(threads, int) or not 1 <= threads <= 256:
         raise OptionError(f"threads={threads} is out of range",
                           why="it is a number from 1 to 256")  # fmt: skip
+
+
+def check_optimize(optimize: str) -> None:
+    """Raises OptionError."""
+    if optimize not in GOALS and optimize not in LEVELS:
+        raise OptionError(f"there is no optimisation '{optimize}'",
+                          why="it is one of " + ", ".join((*GOALS, *LEVELS)))  # fmt: skip

@@ -33,6 +33,7 @@ class Wishes:
     target: str = "host"
     threads: int = 1
     precision: str = "f32"
+    optimize: str = ""
     exact: bool = False
     fallback: bool = True
 
@@ -76,7 +77,7 @@ class Wishes:
         """The program; `more` replaces arguments of `Model.compile`."""
         given: dict[str, Any] = {
             "target": self.target, "precision": self.precision, "threads": self.threads,
-            "exact": self.exact,
+            "optimize": self.optimize or "latency", "exact": self.exact,
             "shapes": self.shapes, "dims": self.dims, "states": self.states,
             "values": self.values, "fallback": self.fallback,
         }  # fmt: skip
@@ -171,8 +172,14 @@ _THREADS = click.option("--threads", type=click.IntRange(1, 256), default=1, sho
 _EXACT = click.option("--exact", is_flag=True,
                       help="Only algorithms whose rounding errors are those of plain sums: no "
                            "Winograd convolutions.")  # fmt: skip
+_OPTIMIZE = click.option(
+    "--optimize", default="", metavar="latency|size|-O2|...",
+    help="What to make it for: the shortest calls, or few bytes of code and weights (default: "
+         "latency, and size without an operating system); or a level of the C compiler.",
+)  # fmt: skip
 _COMPILE = [
     _THREADS,
+    _OPTIMIZE,
     _EXACT,
     click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True,
                  help="Arithmetic of float layers."),
@@ -193,8 +200,8 @@ def bind_options(fn: F) -> F:
 
 
 def build_options(fn: F) -> F:
-    """Those of `bind_options`, --threads and --exact."""
-    return _with([*_BIND, _TARGET, _THREADS, _EXACT, *_JSON])(fn)
+    """Those of `bind_options`, --threads, --optimize and --exact."""
+    return _with([*_BIND, _TARGET, _THREADS, _OPTIMIZE, _EXACT, *_JSON])(fn)
 
 
 def compile_options(fn: F) -> F:

@@ -18,21 +18,13 @@ from onefold.cli._output import Column, Out, count, finish
     "--prefix", default="", metavar="NAME", help="Begins every symbol (default: the model's name)."
 )
 @click.option(
-    "--optimize",
-    default="",
-    metavar="-O3|-O2|-Os|-Oz|...",
-    help="For the compiler (default: -O3, and -Os without an operating system).",
-)
-@click.option(
     "--measure/--no-measure",
     default=True,
     show_default=True,
     help="Run once, in the emulator if need be, to read how much stack it takes.",
 )
 @build_options  # fmt: skip
-def command(
-    wishes: Wishes, model: str, folder: str, prefix: str, optimize: str, measure: bool
-) -> None:
+def command(wishes: Wishes, model: str, folder: str, prefix: str, measure: bool) -> None:
     """Compiles MODEL for a target and writes model.c, a library, a program that runs it on files,
     a manifest and report.json."""
     from onefold import ship
@@ -42,7 +34,7 @@ def command(
     with store.writing(Path(folder)):
         bundle = ship.build(
             loaded, wishes.target, folder, shapes=wishes.shapes, dims=wishes.dims,
-            states=wishes.states, values=wishes.values, prefix=prefix, optimize=optimize,
+            states=wishes.states, values=wishes.values, prefix=prefix, optimize=wishes.optimize,
             measure=measure, threads=wishes.threads, exact=wishes.exact,
         )  # fmt: skip
     files = sorted(p.relative_to(bundle.folder) for p in bundle.folder.rglob("*") if p.is_file())
@@ -53,8 +45,9 @@ def command(
 
 
 _ROWS = (
-    ("macs", "multiply-adds of one call"), ("code_bytes", "code and its constants"),
-    ("weights_bytes", "weights"), ("flash_bytes", "flash: code and weights"),
+    ("macs", "multiply-adds of one call"), ("source_bytes", "weights in the model's file"),
+    ("code_bytes", "code and its constants"), ("weights_bytes", "weights"),
+    ("flash_bytes", "flash: code and weights"), ("library_bytes", "library with the weights"),
     ("arena_bytes", "arena"), ("arena_lower_bound", "  lower bound of the arena"),
     ("state_bytes", "states"), ("stack_bytes", "stack, as measured"),
     ("ram_bytes", "RAM: arena, states, stack, data"),

@@ -51,7 +51,8 @@ class Choice:
 
     reads: values that must lie in memory; packed: makes constants in the kernel's own order, at
     compile time; takes_epilogue: whether the elementwise expression can follow in the kernel;
-    blocks: that of its family.
+    blocks: that of its family; stored: bytes of its constants, 0 where they are about those of
+    the node.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Choice:
     includes: tuple[str, ...] = ()
     scratch: int = 0
     cost: float = 0.0  # estimated cycles
+    stored: int = 0
     blocks: bool = False
     next_best: str = ""  # the kernel that would have been taken instead, and how much it costs
 
@@ -74,8 +76,10 @@ class Family:
     ops: tuple[str, ...] = ()
     blocks: bool = False  # reads and writes channel blocks, not rows only
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        """A choice, or the reason why this family does not take the node."""
+    def match(
+        self, node: Node, target: Target, options: Options
+    ) -> Choice | Sequence[Choice] | str:
+        """A choice, or several, or the reason why this family does not take the node."""
         raise NotImplementedError
 
 
@@ -92,38 +96,48 @@ def families() -> tuple[Family, ...]:
 
 
 class KernelChoice:
-    """Which kernel each node gets: the cheapest of those that take it. Remembers the refusals."""
+    """Which kernel each node gets: the cheapest of those that take it, unless another was settled
+    on (see plan/budget.py). Remembers the refusals."""
 
     def __init__(self, target: Target, options: Options) -> None:
         self.target, self.options = target, options
         self.refusals: dict[int, list[tuple[str, str]]] = {}
+        self._offers: dict[int, tuple[Choice, ...]] = {}
         self._chosen: dict[int, Choice | None] = {}
 
     def find(self, node: Node) -> Choice | None:
         if id(node) not in self._chosen:
+            self.settle(node, min(self.offers(node), key=lambda c: c.cost, default=None))
+        return self._chosen[id(node)]
+
+    def offers(self, node: Node) -> tuple[Choice, ...]:
+        """All kernels that take the node."""
+        if id(node) not in self._offers:
             found: list[Choice] = []
             said: list[tuple[str, str]] = []
             for f in families():
                 if node.op.name in f.ops:
-                    c = f.match(node, self.target, self.options)
-                    if not isinstance(c, str) and not f.blocks and _in_blocks(c.reads):
-                        c = "its input lies in channel blocks"
-                    if isinstance(c, str):
-                        said.append((f.name, c))
-                    else:
-                        found.append(replace(c, blocks=f.blocks))
+                    got = f.match(node, self.target, self.options)
+                    some = (got,) if isinstance(got, (str, Choice)) else got
+                    for c in some:
+                        if not isinstance(c, str) and not f.blocks and _in_blocks(c.reads):
+                            c = "its input lies in channel blocks"
+                        if isinstance(c, str):
+                            said.append((f.name, c))
+                        else:
+                            found.append(replace(c, blocks=f.blocks))
             self.refusals[id(node)] = said
-            self._chosen[id(node)] = _cheapest(found)
-        return self._chosen[id(node)]
+            self._offers[id(node)] = tuple(found)
+        return self._offers[id(node)]
 
-
-def _cheapest(found: Sequence[Choice]) -> Choice | None:
-    if not found:
-        return None
-    best, *others = sorted(found, key=lambda c: c.cost)
-    if not others or not best.cost:
-        return best
-    return replace(best, next_best=f"{others[0].name} ({others[0].cost / best.cost:.2g}x)")
+    def settle(self, node: Node, choice: Choice | None) -> None:
+        """Let the node have this one of its offers."""
+        others = [c for c in self.offers(node) if c is not choice]
+        if choice is not None and choice.cost and others:
+            second = min(others, key=lambda c: c.cost)
+            told = f"{second.name} ({second.cost / choice.cost:.2g}x)"
+            choice = replace(choice, next_best=told)
+        self._chosen[id(node)] = choice
 
 
 def _in_blocks(values: Sequence[Value]) -> bool:

@@ -377,9 +377,14 @@ def pack_weights(w: Array, lanes: int, vectors: int, block: int) -> Array:
     return out
 
 
+def padded(channels: int, lanes: int) -> int:
+    """Channels in whole vectors."""
+    return -(-channels // lanes) * lanes
+
+
 def pack_bias(b: Array | None, channels: int, lanes: int) -> Array:
     """A bias filled up to whole vectors; zeros where there is none."""
-    out = np.zeros(-(-channels // lanes) * lanes, np.float32)
+    out = np.zeros(padded(channels, lanes), np.float32)
     if b is not None:
         out[:channels] = b
     return out

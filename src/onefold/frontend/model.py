@@ -54,5 +54,9 @@ class SourceModel(Protocol):
     def external_files(self) -> Sequence[str]:
         """Files, relative to the model's folder, in which it keeps weights."""
 
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all constants as the files hold them."""
+
     def graph(self, binding: Binding) -> Graph:
         """The graph. Raises UnsupportedModelError, ModelFormatError, ValueNeeded."""

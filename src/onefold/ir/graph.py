@@ -190,6 +190,7 @@ class Graph:
     outputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
+    source_bytes: int = 0  # of the constants as the model's files hold them, where it has files
 
     def all_values(self) -> Iterator[Value]:
         """Inputs, states and everything that a node of this graph produces (not of its regions)."""
@@ -254,6 +255,11 @@ class Graph:
         from onefold.ir.text import show
 
         return show(self)
+
+
+def constant_bytes(graph: Graph) -> int:
+    """Bytes of every constant in use."""
+    return sum(v.data.nbytes for v in graph.constants() if v.data is not None)
 
 
 def detach(node: Node) -> None:

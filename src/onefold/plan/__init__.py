@@ -10,6 +10,7 @@ from onefold.ir.graph import Graph
 from onefold.options import DEFAULTS, Options
 from onefold.passes.pipeline import specialise
 from onefold.plan.assemble import assemble
+from onefold.plan.budget import spend
 from onefold.plan.memory import arrange, place
 from onefold.plan.program import Program
 from onefold.target import Target
@@ -19,7 +20,9 @@ def plan(graph: Graph, target: Target, options: Options = DEFAULTS) -> Program:
     """The program of a graph on a target. Raises PlanError, MemoryLimitError."""
     specialise(graph, target)
     with defects("planning"):
-        program, assembler = assemble(graph, KernelChoice(target, options))
+        kernels = KernelChoice(target, options)
+        spend(graph, kernels)
+        program, assembler = assemble(graph, kernels)
         arrange(program, assembler.drafts)
         assembler.render(program)
         place(program, target)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onefold.backends import Backend
 from onefold.ir import dtypes
-from onefold.ir.graph import Graph, Node, Value
+from onefold.ir.graph import Graph, Node, Value, constant_bytes
 from onefold.ir.types import TensorType
 from onefold.target import Target
 
@@ -92,7 +92,9 @@ def region(graph: Graph, nodes: Sequence[Node]) -> Graph:
         v for n in nodes for v in n.outputs
         if id(v) in pinned or any(id(u) not in inside for u in _readers(v, graph))
     ]  # fmt: skip
-    return Graph(graph.name, list(ins.values()), outs, list(nodes))
+    part = Graph(graph.name, list(ins.values()), outs, list(nodes))
+    part.source_bytes = graph.source_bytes * constant_bytes(part) // max(constant_bytes(graph), 1)
+    return part
 
 
 def _readers(v: Value, graph: Graph) -> list[Node]:

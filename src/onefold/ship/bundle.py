@@ -28,7 +28,7 @@ from onefold.errors import (
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.ir import dims as sizes
 from onefold.ir.graph import Array, Graph
-from onefold.options import Options, check_threads
+from onefold.options import Options, check_optimize, check_threads
 from onefold.plan import plan
 from onefold.plan.program import Program
 from onefold.run import elf, emulator, toolchain
@@ -111,8 +111,6 @@ def build(
     """
     check_threads(threads)
     if optimize:
-        from onefold.api import check_optimize
-
         check_optimize(optimize)
     if prefix and not is_c_name(prefix):
         raise OptionError(
@@ -156,13 +154,14 @@ def build_graph(
     require_buildable(t)
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
-    level = optimize or ("-Os" if t.os == "none" else "-O3")
-    program = plan(graph, t, Options(threads=threads, optimize=level, exact=exact))
+    goal = optimize or ("size" if t.os == "none" else "latency")
+    options = Options(threads=threads, optimize=goal, exact=exact)
+    program = plan(graph, t, options)
     sources = emit(program, name)
     _write_sources(program, sources, t, folder)
     with _fitting(program, t):
-        made = _compile(sources, t, folder, level)
-    report = _report(program, t, made)
+        made = _compile(sources, t, folder, options.level)
+    report = _report(program, t, made, options)
     facts = manifest(program, sources, t)
     bundle = Bundle(
         folder, name, t, made.library, made.program, report,
@@ -298,12 +297,16 @@ def _rename(o: Path, name: str) -> Path:
     return o.replace(o.with_name(name))
 
 
-def _report(program: Program, t: Target, made: _Made) -> dict[str, Any]:
+def _report(
+    program: Program, t: Target, made: _Made, options: Options
+) -> dict[str, Any]:
     objects = [elf.sizes(o) for o in made.objects]
     code = sum(s.code + s.constants for s in objects)
     data = sum(s.data + s.zeroed for s in objects)
     return {
         "model": program.name, "target": t.name, "macs": program.macs,
+        "optimize": options.optimize, "source_bytes": program.graph.source_bytes,
+        "library_bytes": made.library.stat().st_size,
         "code_bytes": code, "weights_bytes": program.weights_bytes,
         "flash_bytes": code + program.weights_bytes, "arena_bytes": program.arena_bytes,
         "arena_lower_bound": program.arena_lower_bound, "state_bytes": program.state_bytes,

@@ -15,6 +15,7 @@ from onefold.codegen.tiles import (
     choose_tile,
     pack_bias,
     pack_weights,
+    padded,
     sums_body,
 )
 from onefold.ir import dims, dtypes
@@ -118,6 +119,7 @@ class _Direct:
         return Choice(
             name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
             ("of_conv.h",), cost=cost,
+            stored=4 * padded(self.oc, self.m.lanes) * (self.sums.per_output + 1),
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:

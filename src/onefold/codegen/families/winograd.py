@@ -61,13 +61,15 @@ class Winograd(Family):
     ops = ("Conv",)
     blocks = True
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(
+        self, node: Node, target: Target, options: Options
+    ) -> Choice | Sequence[Choice] | str:
         m = machine_for(node, target)
         if isinstance(m, str):
             return m
         if options.exact:
             return "its rounding errors are larger than those of plain sums"
-        if options.optimize in ("-Os", "-Oz"):
+        if options.goal == "size":
             return "its weights take more memory than those of plain sums"
         op = node.op
         assert isinstance(op, Conv)
@@ -81,7 +83,7 @@ class Winograd(Family):
         choices = [c for c in (_Winograd(node, m, n) for n in (2, 4)) if c.fits]
         if not choices:
             return "what lies between its transforms is larger than its input and result"
-        return min(choices, key=lambda c: c.cost).choice(options.threads)
+        return [c.choice(options.threads) for c in choices]
 
 
 class _Winograd:
@@ -152,7 +154,8 @@ class _Winograd:
         name = f"conv_winograd{self.n}_{self.tile.columns}x{self.tile.vectors}"
         return Choice(
             name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
-            ("of_winograd.h",), cost=cost,
+            ("of_winograd.h",), cost=cost, stored=4 * self.m.lanes * self.out_blocks
+            * (self.points * self.ic + 1),
             scratch=self.own * self._scratch(self.at_once),
         )  # fmt: skip
 

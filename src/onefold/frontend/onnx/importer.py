@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from onefold.defects import told
-from onefold.errors import MemoryLimitError, Miss, ModelFormatError, UnsupportedModelError
+from onefold.errors import (
+    MemoryLimitError,
+    Miss,
+    ModelFormatError,
+    OnefoldError,
+    UnsupportedModelError,
+)
 from onefold.frontend import importer
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.frontend.model import Declared
@@ -64,15 +70,33 @@ class OnnxModel:
 
     @property
     def external_files(self) -> list[str]:
-        tensors = [t for g in _graphs(self.records) for t in g.initializers]
-        tensors += [
-            a for g in _graphs(self.records) for n in g.nodes for a in n.attributes.values()
-            if isinstance(a, Tensor)
+        return [
+            t.external["location"] for t in _tensors(self.records)
+            if t.external and "location" in t.external
         ]  # fmt: skip
-        return [t.external["location"] for t in tensors if t.external and "location" in t.external]
+
+    @property
+    def weights_bytes(self) -> int:
+        return sum(map(_bytes, _tensors(self.records)))
 
     def graph(self, binding: Binding) -> Graph:
         return import_onnx(self.records, binding, self.where)
+
+
+def _tensors(m: r.Model) -> list[Tensor]:
+    """Every tensor that is stored, of whatever graph."""
+    found: list[Tensor] = []
+    for g in _graphs(m):
+        found += [*g.initializers, *(s.values for s in g.sparse_initializers)]
+        found += [a for n in g.nodes for a in n.attributes.values() if isinstance(a, Tensor)]
+    return found
+
+
+def _bytes(t: Tensor) -> int:
+    try:
+        return t.nbytes
+    except OnefoldError:  # malformed, and refused by whoever reads it
+        return 0
 
 
 def _graphs(m: r.Model) -> list[r.Graph]:

@@ -94,6 +94,11 @@ class TfliteModel:
             "signatures": [s.key for s in m.signatures],
         }  # fmt: skip
 
+    @property
+    def weights_bytes(self) -> int:
+        tensors = [t for g in self.records.subgraphs for t in g.tensors if t.data is not None]
+        return sum({t.buffer: len(t.data or b"") for t in tensors}.values())
+
     def graph(self, binding: Binding) -> Graph:
         return import_tflite(self.records, binding, self.where)
 
