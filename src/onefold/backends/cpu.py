@@ -37,7 +37,7 @@ class Cpu:
         from onefold.run.building import build
 
         program = plan(region, target, options)
-        return build(program, target, folder, optimize=options.level,
+        return build(program, target, folder, optimize=options.level(target),
                      profile=options.profile).facts
 
     def load(self, folder: Path, region: Graph | None) -> Runnable:

@@ -160,7 +160,7 @@ def build_graph(
     sources = emit(program, name)
     _write_sources(program, sources, t, folder)
     with _fitting(program, t):
-        made = _compile(sources, t, folder, options.level)
+        made = _compile(sources, t, folder, options.level(t))
     report = _report(program, t, made, options)
     facts = manifest(program, sources, t)
     bundle = Bundle(

@@ -1,0 +1,76 @@
+"""Kernels share what a program may take beyond its model's weights."""
+
+from __future__ import annotations
+
+import pytest
+
+from onefold.codegen.family import KernelChoice
+from onefold.ir.graph import Graph, constant_bytes
+from onefold.options import Options
+from onefold.plan import plan
+from onefold.plan.budget import ROOM, SHARE
+from onefold.target import find
+from tests.kernel.test_families import Net, conv
+
+
+def tower(channels: int, layers: int, size: int) -> Graph:
+    """Equal convolutions of 3x3 on images that shrink: the first gain most by Winograd's method."""
+    net = Net(1)
+    x = conv(net, net.input(1, 3, size, size), channels, (1, 1))
+    for _ in range(layers):
+        x = conv(net, x, channels, (3, 3), pads=(1,) * 4)
+        x = conv(net, x, channels, (1, 1), strides=(2, 2))
+    net.output(x)
+    return net.graph
+
+
+def algorithms(graph: Graph, options: Options) -> tuple[list[str], int]:
+    program = plan(graph, find("x86-64-v3"), options)
+    return [s.algorithm for s in program.flat()], program.weights_bytes
+
+
+@pytest.mark.parametrize("goal", ["latency", "size"])
+def test_weights_stay_within_the_budget(goal: str) -> None:
+    graph = tower(160, 5, 56)
+    own = constant_bytes(graph)
+    _, stored = algorithms(graph, Options(optimize=goal))
+    assert own <= stored <= SHARE[goal] * own + ROOM
+
+
+def test_large_layers_get_what_they_gain_most_by() -> None:
+    graph = tower(160, 7, 56)
+    used, _ = algorithms(graph, Options())
+    taken = [a.startswith("conv_winograd") for a in used[1::2]]
+    assert taken[0]
+    assert not all(taken)
+
+
+def test_small_networks_get_all_they_want() -> None:
+    graph = tower(16, 3, 32)
+    used, _ = algorithms(graph, Options())
+    kernels = KernelChoice(find("x86-64-v3"), Options())
+    best = [min(kernels.offers(n), key=lambda c: c.cost).name for n in graph.nodes]
+    assert used == best
+    assert any(a.startswith("conv_winograd") for a in used)
+
+
+def test_for_size_weights_are_not_transformed() -> None:
+    used, _ = algorithms(tower(16, 3, 32), Options(optimize="size"))
+    assert all(a.startswith("conv_direct") for a in used)
+
+
+@pytest.mark.parametrize(
+    ("optimize", "target", "level"),
+    [("latency", "x86-64-v3", "-O3"), ("size", "x86-64-v3", "-O3"), ("size", "cortex-m4f", "-Os"),
+     ("latency", "cortex-m4f", "-O3"), ("-Oz", "x86-64-v3", "-Oz"), ("-O1", "cortex-m0", "-O1")],
+)  # fmt: skip
+def test_levels_of_the_compiler(optimize: str, target: str, level: str) -> None:
+    assert Options(optimize=optimize).level(find(target)) == level
+
+
+def test_what_a_source_stores_counts() -> None:
+    """Weights of half the width in the file leave less room for transformed ones."""
+    graph = tower(160, 7, 56)
+    graph.source_bytes = constant_bytes(graph) // 2
+    used, _ = algorithms(graph, Options())
+    assert not any(a.startswith("conv_winograd") for a in used)
