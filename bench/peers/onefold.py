@@ -26,8 +26,8 @@ class Onefold:
 
     def load(self, job: Job, feeds: dict[str, Any]) -> Loaded:
         program = self._program(job)
-        call, outs = program.prepare(feeds)
-        return call, lambda: outs
+        call = program.prepare(feeds)
+        return call, lambda: [call.outputs[name] for name in job.outputs]
 
     def _program(self, job: Job) -> Any:
         os.environ["ONEFOLD_CACHE_DIR"] = job.folder

@@ -478,7 +478,12 @@ class RunError(OnefoldError):
          "a dimension that is 1 in this call and would have to be repeated"),
         "Give inputs that fit; where a size of 1 is to be repeated, compile for that size: "
         "--dim NAME=1.")
-    kinds = (STEP, LOAD, SIZES)
+    BUSY = Kind(
+        "OF513", "prepared call is running already",
+        "A prepared call has one set of arrays, and so serves one thread at a time.",
+        ("two threads that share a prepared call",),
+        "Prepare one for each thread: program.prepare(...).")
+    kinds = (STEP, LOAD, SIZES, BUSY)
 
 
 class EmulatorError(OnefoldError):

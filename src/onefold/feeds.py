@@ -77,6 +77,17 @@ def as_array(name: str, x: Any, dtype: str) -> Any:
     return x if x.flags.aligned else x.copy()
 
 
+def check_lies(name: str, given: Any, array: Any) -> None:
+    """Raises InputError where `as_array` had to make an array instead of taking the given one."""
+    if given is array or (not isinstance(given, np.ndarray) and hasattr(given, "__dlpack__")):
+        return
+    raise InputError(
+        f"input '{name}' cannot be used where it lies",
+        why="a prepared call reads the array itself at each call, and this one has to be converted",
+        remedy=f"Give an aligned array of {array.dtype.name}, such as program.prepare() makes.",
+    )
+
+
 @cache
 def _kind(dtype: str) -> np.dtype[Any] | None:
     from onefold.ir import dtypes
@@ -139,4 +150,5 @@ def check_names(what: str, given: Mapping[str, Any], known: Sequence[str]) -> No
                               remedy="`onefold inspect MODEL` shows its inputs.")  # fmt: skip
 
 
-__all__ = ["as_array", "bad_shape", "by_name", "check_names", "fingerprint", "sizes_of"]
+__all__ = ["as_array", "bad_shape", "by_name", "check_lies", "check_names", "fingerprint",
+           "sizes_of"]  # fmt: skip

@@ -26,16 +26,26 @@ from onefold.errors import (
     RunError,
     ShapeError,
 )
-from onefold.feeds import as_array, bad_shape, by_name, check_names, fingerprint, sizes_of
+from onefold.feeds import (
+    as_array,
+    bad_shape,
+    by_name,
+    check_lies,
+    check_names,
+    fingerprint,
+    sizes_of,
+)
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.options import Options
 from onefold.run import cache as store
+from onefold.run.artifact import Artifact
+from onefold.run.session import Loaded, PreparedCall
 from onefold.target import Target, find, require_features
 
 if TYPE_CHECKING:
     from onefold.api import Model
     from onefold.frontend.model import Declared
-    from onefold.ir.graph import Array, Graph
+    from onefold.ir.graph import Graph
     from onefold.plan.partition import Part
 
 FEW = 4  # shapes that get a form of their own before one form is made for all
@@ -182,17 +192,35 @@ class Program:
         for f in self._all():
             f.reset()
 
-    def prepare(self, inputs: Mapping[str, Any] | Any) -> tuple[Any, list[Array]]:
-        """A call bound to arrays, for the lowest cost per call: see run.session.Loaded.prepare."""
-        feeds = self._feeds(inputs, {})
-        form = self._form_for(feeds) if self._first is None else self._first
-        whole = form.parts[0] if len(form.parts) == 1 else None
-        prepare = getattr(whole[0], "prepare", None) if whole else None
-        if whole is None or prepare is None:
+    def prepare(
+        self, inputs: Mapping[str, Any] | Any = None, outputs: Mapping[str, Any] | None = None
+    ) -> PreparedCall:
+        """A call bound to arrays, for the lowest cost per call. What is not given is made.
+
+        inputs: as for a call; they are read where they lie, at each call. outputs: arrays by name
+        that results are written to. Raises InputError for arrays that cannot be used where they
+        lie, OptionError where sizes are not known beforehand or layers run in NumPy.
+        """
+        form = self._first
+        if form is not None and not self.by_value:
+            feeds = None if inputs is None else self._static_feeds(form, inputs, {})
+        elif inputs is None:
+            raise OptionError(f"sizes of '{self.model.name}' are open",
+                              remedy="Give the inputs: their sizes are those of the call.")
+        else:
+            feeds = self._feeds(inputs, {})
+            form = self._form_for(feeds)
+        loaded = form.parts[0][0] if len(form.parts) == 1 else None
+        if not isinstance(loaded, Loaded) or form.parts[0][1:] != (form.inputs, form.outputs):
             raise OptionError("a call can only be prepared where everything is compiled",
-                              why="some layers run in their NumPy reference")  # fmt: skip
-        call: tuple[Any, list[Array]] = prepare([feeds[n] for n in whole[1]])
-        return call
+                              why="some layers run in their NumPy reference, or an output is a "
+                                  "constant")  # fmt: skip
+        if feeds is None:
+            return loaded.prepare(None, outputs)
+        given = by_name(inputs, {}, list(feeds))
+        for name in form.inputs:
+            check_lies(name, given[name], feeds[name])
+        return loaded.prepare([feeds[n] for n in form.inputs], outputs)
 
     def ticks(self) -> list[int]:
         """Of a program compiled with `profile`: the time that each step of `report["steps"]` has
@@ -432,8 +460,7 @@ class FormBuilder:
             folder = Path(tempfile.mkdtemp(prefix="onefold-"))
             try:
                 whole, made = self._parts()
-                self._write(folder, whole, made)
-                form = self._open(folder, whole, made)
+                form = self._open(folder, self._write(folder, whole, made), whole, made)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -447,9 +474,9 @@ class FormBuilder:
             graph, parts = self._parts()
             g, ps = graph, parts
             entry = store.get_or_build(key, lambda folder: self._write(folder, g, ps))
-        elif entry.meta["parts"] != ["cpu"] or not entry.meta["plain"]:
+        elif not entry.meta["plain"]:
             graph, parts = self._parts()
-        return self._open(entry.path, graph, parts, entry.meta)
+        return self._open(entry.path, entry.meta, graph, parts)
 
     def _key(self) -> str:
         import json
@@ -522,7 +549,7 @@ class FormBuilder:
         p.model.check_unwritten()
         self.compiled += 1
         names = [part.backend.name for part in parts]
-        plain = len(parts) == 1 and not any(v.is_const for v in graph.outputs)
+        plain = names == ["cpu"] and not any(v.is_const for v in graph.outputs)
         plain = plain and len({id(v) for v in graph.outputs}) == len(graph.outputs)
         inputs = [v.name for v in graph.inputs]
         return {
@@ -536,19 +563,15 @@ class FormBuilder:
         }  # fmt: skip
 
     def _open(
-        self, folder: Path, graph: Graph | None, parts: Sequence[Part],
-        meta: Mapping[str, Any] | None = None,
-    ) -> Form:  # fmt: skip
-        from onefold.run.artifact import Artifact
-        from onefold.run.session import Loaded
-
-        if graph is None:
-            assert meta is not None
+        self, folder: Path, meta: Mapping[str, Any], graph: Graph | None, parts: Sequence[Part]
+    ) -> Form:
+        if meta["plain"]:
             ins, outs = tuple(meta["inputs"]), tuple(meta["outputs"])
             runnable = Loaded(Artifact.open(folder / "part0"))
             facts = {**meta["report"], "input_dtypes": meta["input_dtypes"],
                      "refusals": meta["refusals"]}  # fmt: skip
             return Form(ins, outs, ((runnable, ins, outs),), {}, facts, outs)
+        assert graph is not None
         names = {id(v): v.name for v in graph.inputs}
         made = []
         for k, part in enumerate(parts):
@@ -558,22 +581,9 @@ class FormBuilder:
         constants = {id(v): v.data for v in graph.outputs if v.is_const}
         outs = tuple(d.name for d in _kept_outputs(self.program))
         keys = tuple(names.get(id(v), id(v)) for v in graph.outputs)
-        return Form(
-            tuple(v.name for v in graph.inputs), outs, tuple(made), constants,
-            self._facts(folder, graph, parts), keys,
-        )  # fmt: skip
-
-    def _facts(self, folder: Path, graph: Graph, parts: Sequence[Part]) -> Mapping[str, Any]:
-        import json
-
-        facts = []
-        for k in range(len(parts)):
-            path = folder / f"part{k}" / "manifest.json"
-            facts.append(json.loads(path.read_text("utf-8")) if path.exists() else {})
-        report = _report(facts, [p.backend.name for p in parts], self.program.target)
-        kinds = {v.name: getattr(getattr(v.type, "dtype", None), "long", "") for v in graph.inputs}
-        refusals = [r for part in parts for r in part.refusals]
-        return {**report, "input_dtypes": kinds, "refusals": refusals}
+        facts = {**meta["report"], "input_dtypes": meta["input_dtypes"],
+                 "refusals": meta["refusals"]}  # fmt: skip
+        return Form(tuple(meta["inputs"]), outs, tuple(made), constants, facts, keys)
 
 
 def _kept_outputs(p: Program) -> list[Declared]:

@@ -13,11 +13,13 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from onefold.errors import ModelFormatError
-from onefold.frontend.sniff import FORMATS, UNKNOWN, Probe, Recognised, sniff
-from onefold.frontend.source import Bytes, Source, open_source
+
+if TYPE_CHECKING:  # a warm start imports a module of this package, and reads no file
+    from onefold.frontend.sniff import Probe, Recognised
+    from onefold.frontend.source import Bytes, Source
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,6 +73,9 @@ def find_importer(format: str) -> Importer | None:
 
 def recognise(model: str | os.PathLike[str] | Bytes | Source) -> Recognised:
     """The format of a file, a folder or bytes; `sniff.UNKNOWN` when nothing fits."""
+    from onefold.frontend.sniff import sniff
+    from onefold.frontend.source import Source, open_source
+
     if isinstance(model, (str, os.PathLike)) and Path(model).is_dir():
         return _recognise_folder(Path(model))
     source = model if isinstance(model, Source) else open_source(model)
@@ -80,6 +85,8 @@ def recognise(model: str | os.PathLike[str] | Bytes | Source) -> Recognised:
 
 def _recognise_by_importers(source: Source) -> Recognised:
     """Asks the importers of formats that `sniff` does not know."""
+    from onefold.frontend.sniff import FORMATS, UNKNOWN, Recognised
+
     best = UNKNOWN
     for name in {*_packages(), *_IMPORTERS} - {f.name for f in FORMATS}:
         entry = find_importer(name)
@@ -90,6 +97,9 @@ def _recognise_by_importers(source: Source) -> Recognised:
 
 
 def _recognise_folder(folder: Path) -> Recognised:
+    from onefold.frontend.sniff import sniff
+    from onefold.frontend.source import open_source
+
     for name in ("saved_model.pb", "model.json"):
         if (folder / name).is_file():
             return sniff(open_source(folder / name).data)
@@ -124,6 +134,8 @@ def read_model(source: Any, format: str = "") -> Any:
 
     Raises ModelFormatError when it cannot be read, or when no importer takes it.
     """
+    from onefold.frontend.source import open_source
+
     if hasattr(source, "SerializeToString"):
         from onefold.frontend.onnx.reader import serialised
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from onefold.ir import dims
-
 if TYPE_CHECKING:
     from onefold.ir.dims import Dim
     from onefold.ir.graph import Array
@@ -28,12 +26,13 @@ class Binding:
     def dim(self, name: str, taken: dict[str, str]) -> Dim:
         """The dimension called `name` in the model. taken: symbols given so far, by name; names
         that are equal in C get symbols of their own."""
+        from onefold.codegen.text import c_name  # these are not needed on a warm start
+        from onefold.ir import dims
+
         given = self.dims.get(name)
         if isinstance(given, int):
             return given
         if name not in taken:
-            from onefold.codegen.text import c_name  # not needed on a warm start
-
             symbol = plain = "n_" + c_name(name)
             k = 1
             while symbol in taken.values():

@@ -13,8 +13,8 @@ from typing import Any
 
 from onefold.run import store
 
-LARGE = 64 << 20
-"""Files from this size on are remembered; hashing less takes under a tenth of a second."""
+LARGE = 1 << 20
+"""Files from this size on are remembered; hashing less takes about a millisecond."""
 
 SETTLED = 2.0
 """Seconds since a file's last change before its digest is remembered (clocks of file systems

@@ -216,7 +216,7 @@ class Call:
             raise self._library.error(code)
 
 
-def address(array: Array, write: bool = False) -> int:
+def address(array: Array, write: bool = False, what: str = "the array") -> int:
     """Where the array's elements lie.
 
     Raises `InputError` unless they are contiguous, aligned, in native order, and writable where
@@ -225,7 +225,7 @@ def address(array: Array, write: bool = False) -> int:
     flags = array.flags
     if not (flags.c_contiguous and flags.aligned and array.dtype.isnative) or (
             write and not flags.writeable):
-        raise InputError("the array cannot be used where it lies",
+        raise InputError(f"{what} cannot be used where it lies",
                          why="it must be contiguous, aligned, in the machine's byte order"
                          + (" and writable" if write else ""),
                          remedy="Pass numpy.ascontiguousarray(array).")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onefold.errors import InputError
-from onefold.ir import dims, dtypes
+from onefold.ir import dtypes
 
 
 @dataclass(frozen=True)
@@ -61,4 +61,14 @@ class PortFacts:
 
 
 def shape_of(port: PortFacts, env: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(dims.value_of(d, env) for d in port.shape)
+    return tuple(value_of(d, env) for d in port.shape)
+
+
+def value_of(size: Any, env: Mapping[str, int]) -> int:
+    """A size as `dims.to_data` writes it. Raises KeyError where it depends on one that is not in
+    env."""
+    if isinstance(size, int):
+        return size
+    from onefold.ir import dims  # not needed where all sizes are known
+
+    return dims.value_of(size, env)

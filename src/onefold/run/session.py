@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onefold.errors import InputError
-from onefold.ir import dims
+from onefold.errors import InputError, OptionError, RunError
+from onefold.feeds import check_names
 from onefold.run.artifact import LIBRARY, WEIGHTS, Artifact
-from onefold.run.library import ArenaPool, Block, Call, Library, Weights
-from onefold.run.ports import PortFacts, shape_of
+from onefold.run.library import ArenaPool, Block, Call, Library, Weights, address
+from onefold.run.ports import PortFacts, shape_of, value_of
 
 if TYPE_CHECKING:
     from onefold.ir.graph import Array
@@ -71,7 +71,7 @@ class Loaded:
             if size is None:
                 continue
             if d.get("next") is not None:
-                size = dims.value_of(d["next"], env)
+                size = value_of(d["next"], env)
             if not d["lo"] <= size <= d["hi"]:
                 raise _out_of_bounds(d, size)
         return env
@@ -128,16 +128,100 @@ class Loaded:
         except KeyError:
             return (port.capacity,)
 
-    def prepare(self, inputs: Sequence[Array]) -> tuple[Call, list[Array]]:
-        """A call bound to these input arrays and to output arrays made for it: run it again and
-        again after changing the inputs' contents. For programs whose sizes are all known."""
-        outs = [np.empty(p.ints, p.dtype) for p in self.outputs]
+    def prepare(
+        self, inputs: Sequence[Array] | None, outputs: Mapping[str, Any] | None
+    ) -> PreparedCall:
+        """See Program.prepare; inputs in the program's order, element types already checked."""
+        if self._grown or self.facts["found"] or (inputs is None and self.names):
+            raise OptionError(
+                "a call cannot be prepared for sizes that are not known beforehand",
+                why="a state grows" if self._grown else "sizes are found out by the program"
+                if self.facts["found"] else "dimensions are open: "
+                + ", ".join(d["name"] for d in self.facts["dims"]),
+                remedy="Call the program itself." if self._grown or self.facts["found"]
+                else "Give the inputs: their sizes are those of the call.",
+            )  # fmt: skip
+        if inputs is None:
+            inputs = [np.zeros(p.ints, p.dtype) for p in self.inputs]
         env = self.sizes(inputs)
-        table = [env.get(n, 0) for n in self.names]
+        given = dict(outputs or {})
+        check_names("output", given, [p.name for p in self.outputs])
+        outs = [_output(p, shape_of(p, env), given.get(p.name)) for p in self.outputs]
+        _check_apart(self, inputs, outs)
+        table = [env[n] for n in self.names]
         call = Call(
             self.library, self.arenas.take(), self.weights, self.state, inputs, outs, table
         )
-        return call, outs
+        lock = self._lock if self.state is not None else None
+        return PreparedCall(
+            call, {p.name: a for p, a in zip(self.inputs, inputs, strict=True)},
+            {p.name: a for p, a in zip(self.outputs, outs, strict=True)}, lock,
+        )  # fmt: skip
+
+
+class PreparedCall:
+    """A program bound to arrays: each call reads `inputs` and writes `outputs`, where they lie.
+
+    Both are dicts by name. The arrays are the same at every call, so that what is to be kept must
+    be copied; an array put into a dict later is not looked at. It holds all that it needs, also
+    when program and model are gone. One thread at a time may be in it, with its own memory; others
+    prepare their own.
+    """
+
+    __slots__ = ("_call", "_one", "_state", "inputs", "outputs")
+
+    def __init__(
+        self, call: Call, inputs: dict[str, Array], outputs: dict[str, Array],
+        state: threading.Lock | None,
+    ) -> None:  # fmt: skip
+        self.inputs, self.outputs = inputs, outputs
+        self._call, self._state = call, state
+        self._one = threading.Lock()
+
+    def __call__(self) -> dict[str, Array]:
+        """Runs the program; the result is `outputs`. Raises RunError when a step reports an error,
+        or another thread is in this call."""
+        if not self._one.acquire(False):
+            raise RunError("this prepared call is running already", kind=RunError.BUSY)
+        try:
+            if self._state is None:
+                self._call()
+            else:
+                with self._state:
+                    self._call()
+        finally:
+            self._one.release()
+        return self.outputs
+
+
+def _output(port: PortFacts, shape: tuple[int, ...], given: Any) -> Array:
+    """The array for an output: the given one if it fits, or a new one. Raises InputError."""
+    if given is None:
+        return np.empty(shape, port.dtype)
+    if not isinstance(given, np.ndarray) or given.dtype != port.dtype or given.shape != shape:
+        found = f"{given.dtype.name}{list(given.shape)}" if isinstance(given, np.ndarray) else ""
+        raise InputError(
+            f"the array for output '{port.name}' does not fit",
+            why=f"it is {found or type(given).__name__}, not {port.dtype.name}{list(shape)}",
+            remedy="Leave it out to have it made.",
+        )
+    return given
+
+
+def _check_apart(loaded: Loaded, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:
+    """Raises InputError for arrays that cannot be used where they lie, and for an output that
+    shares memory with another array: programs rely on it that they do not."""
+    named = [(f"input '{p.name}'", a) for p, a in zip(loaded.inputs, inputs, strict=True)]
+    for name, array in named:
+        address(array, what=name)
+    for port, array in zip(loaded.outputs, outputs, strict=True):
+        name = f"output '{port.name}'"
+        address(array, write=True, what=name)
+        for other, against in named:
+            if np.may_share_memory(array, against):
+                raise InputError(f"{name} shares memory with {other}",
+                                 remedy="Give it memory of its own.")  # fmt: skip
+        named.append((name, array))
 
 
 def _out_of_bounds(d: Mapping[str, Any], size: int) -> InputError:

@@ -23,7 +23,7 @@ from onefold.dev.budget import (
 )
 from onefold.dev.budget import measure as distance
 from onefold.dev.compare import Referee, referee
-from onefold.dev.measure import interleaved
+from onefold.dev.measure import Call, interleaved
 from onefold.dev.peers.reference import Evaluator
 from onefold.dev.zoo import scores
 from onefold.dev.zoo.inputs import Run, runs_of, settled
@@ -398,7 +398,7 @@ def _time(
     row: Row, model: Model, program: Program, found: Referee, fast: Sequence[peers.Running],
     feeds: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    call, _ = program.prepare(feeds)
+    call: Call = program.prepare(feeds)
     calls = {"ours": call, "theirs": (fast[-1] if fast else found.running).bind(feeds)}
     times = interleaved(calls, ROUNDS)
     row.ours_ms, row.theirs_ms = times["ours"].median * 1e3, times["theirs"].median * 1e3
