@@ -205,6 +205,7 @@ class Model:
         optimize: str = "latency",
         exact: bool = False,
         profile: bool = False,
+        tuned: bool = True,
         cache: bool = True,
     ) -> Program:
         """A program for this machine or one like it.
@@ -218,7 +219,8 @@ class Model:
         may run in NumPy, with a warning. optimize: "latency", or "size" for less code and no
         weights in a larger form than needed; or a level of the C compiler ("-O2"). exact: keep to
         algorithms whose errors are those of plain sums: no Winograd convolutions. profile: count
-        the time of each step (see Program.ticks).
+        the time of each step (see Program.ticks). tuned: choose kernels by the times that
+        `onefold tune` has measured, where it has.
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
         from onefold.forms import Program, Wanted
@@ -230,7 +232,13 @@ class Model:
         if threads > 1:
             _warn_of_cpus(threads)
         wanted = Wanted.of(shapes, dims, states, values)
-        options = Options(precision, threads, optimize, exact, profile)
+        known = None
+        if tuned:
+            from onefold.run.tuned import times_for
+            from onefold.target import find
+
+            known = times_for(find(target))
+        options = Options(precision, threads, optimize, exact, profile, known)
         return Program(self, target, options, wanted, fallback, cache)
 
     def run(self, inputs: Mapping[str, Any] | Any) -> dict[str, Any]:

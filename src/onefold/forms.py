@@ -38,6 +38,7 @@ from onefold.feeds import (
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.options import Options
 from onefold.run import cache as store
+from onefold.run import tuned
 from onefold.run.artifact import Artifact
 from onefold.run.session import Loaded, PreparedCall
 from onefold.target import Target, find, require_features
@@ -467,16 +468,22 @@ class FormBuilder:
             weakref.finalize(form, shutil.rmtree, folder, ignore_errors=True)
             return form
         key = self._key()
-        entry = store.get(key)
+        entry = store.get(key, self._fits)
         graph: Graph | None = None
         parts: Sequence[Part] = ()
         if entry is None:
             graph, parts = self._parts()
             g, ps = graph, parts
-            entry = store.get_or_build(key, lambda folder: self._write(folder, g, ps))
+            entry = store.get_or_build(
+                key, lambda folder: self._write(folder, g, ps), self._fits
+            )
         elif not entry.meta["plain"]:
             graph, parts = self._parts()
         return self._open(entry.path, entry.meta, graph, parts)
+
+    def _fits(self, meta: Mapping[str, Any]) -> bool:
+        """Whether the kernels of an entry would be chosen the same with the times known today."""
+        return all(tuned.unchanged(f, self.program.options.tuned) for f in meta["tuned"])
 
     def _key(self) -> str:
         import json
@@ -489,7 +496,7 @@ class FormBuilder:
         wanted = json.dumps(
             [dict(b.shapes), dict(b.dims), values, dict(b.states), p.options.precision,
              p.options.threads, p.options.optimize, p.options.exact, p.options.profile,
-             p.model.format, p.fallback],
+             p.options.tuned is not None, p.model.format, p.fallback],
             sort_keys=True, default=list,
         )  # fmt: skip
         target = json.dumps(p.target.facts(), sort_keys=True)
@@ -557,6 +564,7 @@ class FormBuilder:
             "outputs": [d.name for d in _kept_outputs(p)],
             "report": _report(facts, names, p.target),
             "refusals": [r for part in parts for r in part.refusals],
+            "tuned": [f["tuned"] for f in facts if "tuned" in f],
             "input_dtypes": {
                 v.name: getattr(getattr(v.type, "dtype", None), "long", "") for v in graph.inputs
             },
@@ -601,6 +609,7 @@ def _report(
     out["steps"] = steps
     out["placement"] = list(backends)
     out["target"] = target.name
+    out["tuned"] = sum(s.get("tuned", False) for s in steps)
     out["threads"] = max((f.get("threads", 1) for f in facts), default=1)
     return out
 

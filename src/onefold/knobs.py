@@ -80,6 +80,9 @@ CACHE_LIMIT = _knob("ONEFOLD_CACHE_LIMIT", size, 4 * 10**9,
 TOOLCHAIN_DIR = _knob("ONEFOLD_TOOLCHAIN_DIR", _folder, _NONE,
                       "folder of the libc and run-time parts the toolchain builds once per target "
                       "(default: beside the cache)")
+TUNED_DIR = _knob("ONEFOLD_TUNED_DIR", _folder, _NONE,
+                  "folder of the times that `onefold tune` has measured (default: in that of the "
+                  "cache, where ONEFOLD_CACHE_DIR gives one, or the user's data folder)")
 DEBUG = _knob("ONEFOLD_DEBUG", count(0, 6), 0,
               "what is told on stderr: 1 targets, 2 times, 3 decisions, 4 sources, 5 IR, 6 patches")
 DUMP = _knob("ONEFOLD_DUMP", _folder, _NONE, "folder that receives the text form of every stage")

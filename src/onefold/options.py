@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from onefold.errors import OptionError
@@ -22,13 +23,15 @@ LEVELS = {"-O0": "latency", "-O1": "latency", "-O2": "latency", "-O3": "latency"
 class Options:
     """optimize: one of GOALS or LEVELS. exact: no algorithm whose rounding errors are larger than
     those of the plain sums, as Winograd's are. profile: the program counts the time that each of
-    its steps takes."""
+    its steps takes. tuned: what has been measured: the signature of a node -> kernel -> seconds;
+    None where that is not to count."""
 
     precision: str = "f32"
     threads: int = 1
     optimize: str = "latency"
     exact: bool = False
     profile: bool = False
+    tuned: Mapping[str, Mapping[str, float]] | None = field(default=None, hash=False)
 
     @property
     def goal(self) -> str:
@@ -36,7 +39,7 @@ class Options:
         return LEVELS.get(self.optimize, self.optimize)
 
     def level(self, target: Target) -> str:
-        """The compiler's. With -Os kernels of vectors take a third longer and are little smaller."""
+        """The compiler's. With -Os kernels of vectors take a third longer, for little."""
         if self.optimize in LEVELS:
             return self.optimize
         return "-Os" if self.goal == "size" and target.os == "none" else "-O3"

@@ -35,6 +35,7 @@ class Wishes:
     precision: str = "f32"
     optimize: str = ""
     exact: bool = False
+    tuned: bool = True
     fallback: bool = True
 
     def load(self, path: str) -> Model:
@@ -77,7 +78,7 @@ class Wishes:
         """The program; `more` replaces arguments of `Model.compile`."""
         given: dict[str, Any] = {
             "target": self.target, "precision": self.precision, "threads": self.threads,
-            "optimize": self.optimize or "latency", "exact": self.exact,
+            "optimize": self.optimize or "latency", "exact": self.exact, "tuned": self.tuned,
             "shapes": self.shapes, "dims": self.dims, "states": self.states,
             "values": self.values, "fallback": self.fallback,
         }  # fmt: skip
@@ -177,10 +178,14 @@ _OPTIMIZE = click.option(
     help="What to make it for: the shortest calls, or few bytes of code and weights (default: "
          "latency, and size without an operating system); or a level of the C compiler.",
 )  # fmt: skip
+_TUNED = click.option("--no-tuned", "tuned", is_flag=True, flag_value=False, default=True,
+                      help="Choose kernels by their estimated cost alone, not by times that "
+                           "`onefold tune` has measured.")  # fmt: skip
 _COMPILE = [
     _THREADS,
     _OPTIMIZE,
     _EXACT,
+    _TUNED,
     click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True,
                  help="Arithmetic of float layers."),
     click.option("--no-fallback", "fallback", is_flag=True, flag_value=False, default=True,
@@ -200,8 +205,8 @@ def bind_options(fn: F) -> F:
 
 
 def build_options(fn: F) -> F:
-    """Those of `bind_options`, --threads, --optimize and --exact."""
-    return _with([*_BIND, _TARGET, _THREADS, _OPTIMIZE, _EXACT, *_JSON])(fn)
+    """Those of `bind_options`, --threads, --optimize, --exact and --no-tuned."""
+    return _with([*_BIND, _TARGET, _THREADS, _OPTIMIZE, _EXACT, _TUNED, *_JSON])(fn)
 
 
 def compile_options(fn: F) -> F:

@@ -163,6 +163,12 @@ def layer(name: str) -> str:
     return f"{first} (+{len(rest)})" if rest else name
 
 
+def tuned(n: int) -> str:
+    """How many layers run by kernels that were chosen by what was measured."""
+    layers = "1 layer uses a kernel" if n == 1 else f"{n} layers use kernels"
+    return f"{layers} that `onefold tune` has measured"
+
+
 def count(n: int | float) -> str:
     """12,345"""
     return f"{n:,.0f}"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onefold.cli._options import Wishes, build_options
-from onefold.cli._output import Column, Out, count, finish
+from onefold.cli._output import Column, Out, count, finish, tuned
 
 
 @click.command(short_help="Write sources, library and report of a model for a target.")
@@ -36,6 +36,7 @@ def command(wishes: Wishes, model: str, folder: str, prefix: str, measure: bool)
             loaded, wishes.target, folder, shapes=wishes.shapes, dims=wishes.dims,
             states=wishes.states, values=wishes.values, prefix=prefix, optimize=wishes.optimize,
             measure=measure, threads=wishes.threads, exact=wishes.exact,
+            tuned=wishes.tuned,
         )  # fmt: skip
     files = sorted(p.relative_to(bundle.folder) for p in bundle.folder.rglob("*") if p.is_file())
     facts = {"folder": str(bundle.folder), "prefix": bundle.prefix,
@@ -66,6 +67,8 @@ def _show(facts: dict[str, Any], out: Out) -> None:
     out.table(["", Column("bytes", right=True)], rows)
     if r.get("stack_note"):
         out.line(f"the stack is not known: {r['stack_note']}")
+    if r["tuned"]:
+        out.line(tuned(r['tuned']))
     top = dict.fromkeys(f.partition("/")[0] + "/" * ("/" in f) for f in facts["files"])
     out.line(f"files: {', '.join(top)}")
     out.line(f"link {facts['library']} and include {facts['prefix']}.h; {facts['program']} runs it "

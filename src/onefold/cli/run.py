@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onefold.cli._options import Wishes, compile_options, name_and_file
-from onefold.cli._output import Column, Out, finish, number, seconds
+from onefold.cli._output import Column, Out, finish, number, seconds, tuned
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -118,7 +118,7 @@ def command(
         "assumed": list(given.assumed),
         "outputs": [_output(n, a) for n, a in done.outputs.items()],
         "top": [b for b in best if b is not None], "latency": done.latency,
-        "emulated": done.emulated, "fallback": done.refusals, "saved": save,
+        "emulated": done.emulated, "tuned": done.tuned, "fallback": done.refusals, "saved": save,
     }  # fmt: skip
     if save:
         _save(save, given, done.outputs)
@@ -132,6 +132,7 @@ class Done:
     outputs: dict[str, Any]
     latency: dict[str, Any] | None = None
     emulated: bool = False
+    tuned: int = 0
     refusals: list[list[str]] = field(default_factory=list)
 
 
@@ -145,7 +146,7 @@ def _call(wishes: Wishes, model: Model, given: Given, runs: int) -> Done:
     outs = program(given.arrays)
     times = timed(again_and_again(program, given.arrays), runs, limit=2.0).facts() if runs else None
     refusals = [list(r) for r in program.report.get("refusals", ())]
-    return Done(outs, times, refusals=refusals)
+    return Done(outs, times, refusals=refusals, tuned=program.report.get("tuned", 0))
 
 
 def _emulated(wishes: Wishes, model: Model, given: Given) -> Done:
@@ -157,9 +158,11 @@ def _emulated(wishes: Wishes, model: Model, given: Given) -> Done:
         bundle = ship.build(
             model, wishes.target, folder, shapes={**sizes, **wishes.shapes}, dims=wishes.dims,
             states=wishes.states, values=wishes.values, measure=False, threads=wishes.threads,
+            tuned=wishes.tuned,
         )  # fmt: skip
         outs = bundle.run([given.arrays[name] for name, _, _ in bundle.inputs])
-    return Done(dict(zip((n for n, _, _ in bundle.outputs), outs, strict=True)), emulated=True)
+    named = dict(zip((n for n, _, _ in bundle.outputs), outs, strict=True))
+    return Done(named, emulated=True, tuned=bundle.report["tuned"])
 
 
 def _files(model: Model, texts: tuple[str, ...]) -> dict[str, Path]:
@@ -265,6 +268,8 @@ def _show(facts: dict[str, Any], out: Out) -> None:
         out.line()
         out.line(f"{seconds(t['median_s'])} a call (median of {t['runs']}, least "
                  f"{seconds(t['min_s'])}, the call from Python included)")  # fmt: skip
+    if facts["tuned"]:
+        out.line(tuned(facts['tuned']))
     if facts["emulated"]:
         out.line("built for another machine and run in its emulator, so no time is shown")
     if facts["saved"]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from onefold.codegen.team import Team
+from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node, Value
 from onefold.ir.scalar import Scalar
@@ -49,10 +50,11 @@ class Rendering:
 class Choice:
     """One kernel chosen for one node.
 
-    reads: values that must lie in memory; packed: makes constants in the kernel's own order, at
-    compile time; takes_epilogue: whether the elementwise expression can follow in the kernel;
-    blocks: that of its family; stored: bytes of its constants, 0 where they are about those of
-    the node.
+    name: of this way to compute the node, among all that its families offer; reads: values that
+    must lie in memory; packed: makes constants in the kernel's own order, at compile time;
+    takes_epilogue: whether the elementwise expression can follow in the kernel; stored: bytes of
+    its constants, 0 where they are about those of the node; family, blocks: those of its family;
+    seconds: as measured, 0 where it has not been.
     """
 
     name: str
@@ -65,7 +67,9 @@ class Choice:
     scratch: int = 0
     cost: float = 0.0  # estimated cycles
     stored: int = 0
+    family: str = ""
     blocks: bool = False
+    seconds: float = 0.0
     next_best: str = ""  # the kernel that would have been taken instead, and how much it costs
 
 
@@ -79,7 +83,8 @@ class Family:
     def match(
         self, node: Node, target: Target, options: Options
     ) -> Choice | Sequence[Choice] | str:
-        """A choice, or several, or the reason why this family does not take the node."""
+        """The ways in which this family computes the node, one or several, each with its name and
+        its estimated cost; or the reason why it does not take it."""
         raise NotImplementedError
 
 
@@ -95,23 +100,28 @@ def families() -> tuple[Family, ...]:
     return tuple(sorted((c() for c in Family.__subclasses__()), key=lambda f: f.name))
 
 
+NOISE = 1.02  # times of a kernel that differ by less do not outweigh the estimates
+
+
 class KernelChoice:
-    """Which kernel each node gets: the cheapest of those that take it, unless another was settled
-    on (see plan/budget.py). Remembers the refusals."""
+    """Which kernel each node gets: the cheapest of those that take it, by measured times where
+    there are any, unless another was settled on (see plan/budget.py). Remembers the refusals, and
+    what was asked: the signatures of nodes that had a choice, each with what was known of it."""
 
     def __init__(self, target: Target, options: Options) -> None:
         self.target, self.options = target, options
         self.refusals: dict[int, list[tuple[str, str]]] = {}
+        self.asked: dict[str, Mapping[str, float]] = {}
         self._offers: dict[int, tuple[Choice, ...]] = {}
         self._chosen: dict[int, Choice | None] = {}
 
     def find(self, node: Node) -> Choice | None:
         if id(node) not in self._chosen:
-            self.settle(node, min(self.offers(node), key=lambda c: c.cost, default=None))
+            self.settle(node, next(iter(self.offers(node)), None))
         return self._chosen[id(node)]
 
     def offers(self, node: Node) -> tuple[Choice, ...]:
-        """All kernels that take the node."""
+        """All ways to compute the node, the cheapest first; those measured, where some are."""
         if id(node) not in self._offers:
             found: list[Choice] = []
             said: list[tuple[str, str]] = []
@@ -125,19 +135,81 @@ class KernelChoice:
                         if isinstance(c, str):
                             said.append((f.name, c))
                         else:
-                            found.append(replace(c, blocks=f.blocks))
+                            found.append(replace(c, family=f.name, blocks=f.blocks))
             self.refusals[id(node)] = said
+            found.sort(key=lambda c: c.cost)
+            if len(found) > 1:
+                name = signature(node, self.target, self.options)
+                times = self.asked[name] = (self.options.tuned or {}).get(name, {})
+                found = _measured(found, times)
             self._offers[id(node)] = tuple(found)
         return self._offers[id(node)]
 
     def settle(self, node: Node, choice: Choice | None) -> None:
         """Let the node have this one of its offers."""
-        others = [c for c in self.offers(node) if c is not choice]
-        if choice is not None and choice.cost and others:
-            second = min(others, key=lambda c: c.cost)
-            told = f"{second.name} ({second.cost / choice.cost:.2g}x)"
-            choice = replace(choice, next_best=told)
+        if choice is not None and choice.cost:
+            others = [c for c in self.offers(node) if c is not choice]
+            if not choice.seconds:  # tiles of one kernel differ little by estimate
+                others = [c for c in others if _kernel(c) != _kernel(choice)]
+            second = min(others, key=lambda c: c.seconds or c.cost, default=None)
+            if second is not None:
+                choice = replace(choice, next_best=_told(second, choice))
         self._chosen[id(node)] = choice
+
+
+def _measured(found: Sequence[Choice], times: Mapping[str, float]) -> list[Choice]:
+    """Those measured, their times in the unit of estimates; all where there are none."""
+    known = [replace(c, seconds=times[c.name]) for c in found if c.name in times]
+    if not known:
+        return list(found)
+    unit = known[0].cost / known[0].seconds
+    least = min(c.seconds for c in known)
+    near = NOISE * least
+    known = [replace(c, cost=unit * (least if c.seconds <= near else c.seconds)) for c in known]
+    return sorted(known, key=lambda c: c.cost)
+
+
+def _told(other: Choice, best: Choice) -> str:
+    if best.seconds:
+        return f"{other.name} ({other.seconds / best.seconds:.2f}x, measured)"
+    return f"{other.name} ({other.cost / best.cost:.2g}x)"
+
+
+def _kernel(c: Choice) -> str:
+    return c.name.rstrip("0123456789x_")
+
+
+def signature(node: Node, target: Target, options: Options) -> str:
+    """What the time of a node's kernels depends on, on one machine: the operator, what is whole
+    numbers and words of its attributes, types and layouts, threads, and the compiler's level.
+    What scales values (factors, quantization) is left out."""
+    op = node.op
+    assert is_dataclass(op)
+    values = {f.name: getattr(op, f.name) for f in fields(op)}
+    attributes = [f"{name}={value!r}" for name, value in values.items() if _decides(value)]
+    ins = ["-" if v is None else _kind(v) for v in node.inputs]
+    outs = [_kind(v) for v in node.outputs]
+    return (
+        f"{op.name}({', '.join(attributes)})({', '.join(ins)}) -> {', '.join(outs)}"
+        f" {options.level(target)} x{options.threads}"
+    )
+
+
+def _decides(value: object) -> bool:
+    if isinstance(value, tuple):
+        return len(value) <= 8 and all(map(_decides, value))
+    return isinstance(value, (int, str))
+
+
+def _kind(v: Value) -> str:
+    t = v.tensor
+    sizes = ",".join(_extent(d) for d in t.shape)
+    layout = f"c{t.layout}" if t.layout else ""
+    return f"{'const ' if v.is_const else ''}{t.dtype.name}[{sizes}]{layout}"
+
+
+def _extent(d: Dim) -> str:
+    return str(d) if isinstance(d, int) else "{}..{}".format(*dims.bounds(d))
 
 
 def _in_blocks(values: Sequence[Value]) -> bool:

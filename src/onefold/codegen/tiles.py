@@ -123,18 +123,25 @@ def groups_of(channels: int, lanes: int, vectors: int) -> list[Group]:
     return out
 
 
-def choose_tile(m: Machine, channels: int, columns: Dim, steps: int) -> tuple[Tile, float]:
-    """The tile with the lowest estimate of cycles for one row of columns, and that estimate.
+MOST_TILES = 8  # offered of one kernel
+
+
+def tiles_for(m: Machine, channels: int, columns: Dim, steps: int) -> list[tuple[Tile, float]]:
+    """Tiles with the lowest estimates of cycles for one row of columns, and those estimates, the
+    lowest first.
 
     A step multiplies B vectors with T broadcast elements: two multiply-adds and two loads a
     cycle, at least `latency` sums in flight.
     """
     blocks = -(-channels // m.lanes)
     known = columns if isinstance(columns, int) else max(min(dims.upper(columns), 64), 1)
-    best: tuple[float, Tile] | None = None
+    found: dict[tuple[int, int], tuple[Tile, float]] = {}
     for b in range(1, min(blocks, 8) + 1):
         room = min(m.sums // b, m.registers // b - 1)
         for t in range(1, min(16, known, max(room, 1)) + 1):
+            effect = (b, t if known is not columns else -(-known // t))
+            if effect in found:  # as many tiles, and so the same ones
+                continue
             cost = 0.0
             for g in groups_of(channels, m.lanes, b):
                 for r in runs_of(known, t):
@@ -144,10 +151,13 @@ def choose_tile(m: Machine, channels: int, columns: Dim, steps: int) -> tuple[Ti
                     # wide groups read more weights a step, which come from beyond the first cache
                     step *= 1 + 0.015 * v
                     cost += g.count * count * (step * steps + 6 + 1.5 * n * v)
-            if best is None or cost < best[0]:
-                best = cost, Tile(t, b)
-    assert best is not None
-    return best[1], best[0]
+            found[effect] = Tile(t, b), cost
+    return sorted(found.values(), key=lambda f: f[1])[:MOST_TILES]
+
+
+def choose_tile(m: Machine, channels: int, columns: Dim, steps: int) -> tuple[Tile, float]:
+    """The first of `tiles_for`."""
+    return tiles_for(m, channels, columns, steps)[0]
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def race(
     with assuming(notes):
         program = compile(model)
         program(given.arrays)
+    if count := program.report.get("tuned"):
+        notes.append(f"{count} layers use kernels that `onefold tune` has measured")
     first = states_of(model, program)
     if first:
         notes.append("the other runtimes begin each call with the first contents of the states")

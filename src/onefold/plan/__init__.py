@@ -26,6 +26,7 @@ def plan(graph: Graph, target: Target, options: Options = DEFAULTS) -> Program:
         arrange(program, assembler.drafts)
         assembler.render(program)
         place(program, target)
+        program.asked = assembler.kernels.asked
     check_size(program)
     events.emit("plan", program=program, assembler=assembler)
     return program

@@ -217,13 +217,14 @@ class Assembler:
         draft.agreements = _agreements(absorbed)
         if choice is not None:
             draft.reads = list({id(v): v for v in (*choice.reads, *reads)}.values())
-        step = self._step(draft, [self.of(v) for v in draft.reads], [at], origin, node)
+        step = self.step(draft, [self.of(v) for v in draft.reads], [at], origin, node)
         step.macs = sum(inner.op.macs(inner) for inner in absorbed)
         heavy = max(absorbed, key=lambda inner: inner.op.macs(inner))
         if step.macs:
             step.op = heavy.op.name
         if choice is not None:
             step.algorithm, step.next_best = choice.name, choice.next_best
+            step.tuned = choice.seconds > 0
         return step
 
     def copy(self, v: Value, to: Buffer) -> Step:
@@ -232,7 +233,7 @@ class Assembler:
         origin = v.producer.origin if v.producer is not None else Origin()
         node = v.producer
         draft = Draft(out, stored(v), None, [] if _is_literal(v) else [v])
-        step = self._step(draft, [self.of(u) for u in draft.reads], [to], origin, node)
+        step = self.step(draft, [self.of(u) for u in draft.reads], [to], origin, node)
         step.op, step.macs = "Copy", 0
         return step
 
@@ -243,7 +244,7 @@ class Assembler:
         draft.scratch = self._scratch(n.outputs[0].name, dims.upper(code.scratch))
         draft.agreements = _agreements([n])
         self.found += k.written.values()
-        return self._step(draft, [self.of(v) for v in ins], outs, n.origin, n)
+        return self.step(draft, [self.of(v) for v in ins], outs, n.origin, n)
 
     def _scratch(self, name: str, size: int) -> Buffer | None:
         """Memory that a step needs while it runs."""
@@ -255,7 +256,7 @@ class Assembler:
         b = self.place[id(v)] = self.buffer(v.name, "arena", v.tensor)
         return b
 
-    def _step(
+    def step(
         self,
         draft: Draft,
         reads: Iterable[Buffer],
@@ -263,6 +264,8 @@ class Assembler:
         origin: Origin,
         node: Node | None,
     ) -> Step:
+        """A step that is made of a draft, with the constants and the scratch memory of its
+        kernel; `render` writes it."""
         draft.ins, draft.outs = list(reads), list(writes)
         if draft.choice is not None:
             for k, a in enumerate(draft.choice.packed()):

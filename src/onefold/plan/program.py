@@ -6,7 +6,7 @@ belongs to the caller. The same object feeds C, the reports, and the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -100,7 +100,8 @@ class Step:
     op: str
     macs: int = 0
     algorithm: str = "loops"
-    next_best: str = ""  # the kernel that came second, and its estimated cost
+    next_best: str = ""  # the kernel that came second, and its cost as estimated or measured
+    tuned: bool = False  # the algorithm was chosen by measured times
 
 
 @dataclass(eq=False, slots=True)
@@ -168,6 +169,8 @@ class Program:
     state_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     threads: int = 1
+    asked: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """What is known of the nodes that kernels were chosen for (`KernelChoice.asked`)."""
 
     @property
     def arena_algorithm(self) -> str:

@@ -15,7 +15,7 @@ from onefold.errors import DiskError
 from onefold.ir.graph import Array
 from onefold.ir.types import TensorType
 from onefold.plan.program import Port, Program, Recipe
-from onefold.run import toolchain
+from onefold.run import toolchain, tuned
 from onefold.run.artifact import FORMAT, KERNELS, LIBRARY, MANIFEST, WEIGHTS, Artifact
 from onefold.target import Target
 
@@ -117,10 +117,12 @@ def manifest(program: Program, sources: Sources, target: Target) -> dict[str, An
         "labels": list(sources.labels),
         "steps": [
             {"op": s.op, "origin": str(s.origin), "macs": s.macs, "algorithm": s.algorithm,
-             "next_best": s.next_best, "threads": program.threads if s.kernel.split else 1,
+             "next_best": s.next_best, "tuned": s.tuned,
+             "threads": program.threads if s.kernel.split else 1,
              "bytes": sum(b.bytes for b in (*s.reads, *s.writes))}
             for s in program.flat()
         ],
+        "tuned": tuned.used(program.asked),
         "notes": program.notes,
         "threads": program.threads,
     }  # fmt: skip

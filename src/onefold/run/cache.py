@@ -41,6 +41,7 @@ RECENT = 60.0
 """Seconds for which a used entry is not evicted, since its files may not be open yet."""
 
 Build = Callable[[Path], Mapping[str, Any] | None]
+Fits = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,43 +78,55 @@ def key(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
-def get(key: str) -> Entry | None:
-    """The entry, verified, or None when there is none or it is damaged (then it is removed)."""
+def _any(meta: Mapping[str, Any]) -> bool:
+    return True
+
+
+def get(key: str, fits: Fits = _any) -> Entry | None:
+    """The entry, verified, or None when there is none or it is damaged (then it is removed).
+
+    fits: whether an entry that is there can be used, by what its builder noted; one that cannot
+    stays until another one is built.
+    """
     folder = _entries() / key
     try:
-        return _open(key, folder)
+        return _fitting(_open(key, folder), fits)
     except FileNotFoundError:
         return None
     except _Damaged as error:
         events.emit("cache.damaged", key=key, why=str(error))
         with KeyLock(_root("locks"), key):
             try:  # another process may have repaired it meanwhile
-                return _open(key, folder)
+                return _fitting(_open(key, folder), fits)
             except (FileNotFoundError, _Damaged):
                 _remove(folder)
     return None
 
 
-def get_or_build(key: str, build: Build) -> Entry:
-    """The entry, built by `build` if need be.
+def _fitting(entry: Entry, fits: Fits) -> Entry | None:
+    return entry if fits(entry.meta) else None
+
+
+def get_or_build(key: str, build: Build, fits: Fits = _any) -> Entry:
+    """The entry, built by `build` if need be; fits: as for `get`.
 
     `build` receives an empty folder and fills it with files; what it returns is kept in the
     manifest (it must be JSON).  Of several processes only one builds, the others wait.
     Raises what `build` raises, `DiskError` when the disk is full, `CacheError` when the folder
     cannot be used.
     """
-    found = get(key)
+    found = get(key, fits)
     if found is None:
         with KeyLock(_root("locks"), key):
-            found = get_locked(key) or _build(key, build)
+            found = get_locked(key, fits) or _build(key, build)
     events.emit("cache.build" if found.fresh else "cache.hit", key=key)
     return found
 
 
-def get_locked(key: str) -> Entry | None:
+def get_locked(key: str, fits: Fits = _any) -> Entry | None:
     """As `get`, for a caller that holds the key's lock."""
     try:
-        return _open(key, _entries() / key)
+        return _fitting(_open(key, _entries() / key), fits)
     except (FileNotFoundError, _Damaged):
         return None
 

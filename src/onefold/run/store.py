@@ -62,6 +62,24 @@ def toolchain_folder() -> Path:
     return _private(knobs.TOOLCHAIN_DIR.get() or _default().with_name("onefold-toolchain"))
 
 
+def tuned_folder() -> Path:
+    """The folder of measured times."""
+    if tuned_place().parent == knobs.CACHE_DIR.get():
+        cache_folder()
+    return _private(tuned_place())
+
+
+def tuned_place() -> Path:
+    """Where that folder is, or will be."""
+    if chosen := knobs.TUNED_DIR.get():
+        return chosen
+    if beside := knobs.CACHE_DIR.get():
+        return beside / "tuned"
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("onefold"))
+
+
 @cache
 def _default() -> Path:
     import platformdirs

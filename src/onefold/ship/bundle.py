@@ -35,6 +35,7 @@ from onefold.run import elf, emulator, toolchain
 from onefold.run.artifact import KERNELS
 from onefold.run.building import manifest, write_weights
 from onefold.run.ports import PortFacts, shape_of
+from onefold.run.tuned import times_for
 from onefold.ship.sources import main_source, weights_source
 from onefold.target import Target, find, require_buildable
 
@@ -102,6 +103,7 @@ def build(
     measure: bool = True,
     threads: int = 1,
     exact: bool = False,
+    tuned: bool = True,
 ) -> Bundle:
     """Write the bundle of a model for a target into a folder.
 
@@ -125,7 +127,7 @@ def build(
     name = prefix or c_name(stem, 32).lower()
     graph.name = stem
     with _whole(Path(out)):
-        return build_graph(graph, t, out, name, optimize, measure, threads, exact)
+        return build_graph(graph, t, out, name, optimize, measure, threads, exact, tuned)
 
 
 @contextmanager
@@ -142,7 +144,7 @@ def _whole(folder: Path) -> Iterator[None]:
 
 def build_graph(
     graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True,
-    threads: int = 1, exact: bool = False,
+    threads: int = 1, exact: bool = False, tuned: bool = False,
 ) -> Bundle:  # fmt: skip
     """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
     if threads > 1 and t.os != "linux":
@@ -155,7 +157,8 @@ def build_graph(
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
     goal = optimize or ("size" if t.os == "none" else "latency")
-    options = Options(threads=threads, optimize=goal, exact=exact)
+    known = times_for(t) if tuned else None
+    options = Options(threads=threads, optimize=goal, exact=exact, tuned=known)
     program = plan(graph, t, options)
     sources = emit(program, name)
     _write_sources(program, sources, t, folder)
@@ -312,7 +315,8 @@ def _report(
         "arena_lower_bound": program.arena_lower_bound, "state_bytes": program.state_bytes,
         "arenas": {a.space or "arena": a.bytes for a in program.arenas},
         "stack_bytes": None, "ram_bytes": program.arena_bytes + program.state_bytes + data,
-        "steps": sum(1 for _ in program.flat()), "threads": program.threads,
+        "steps": sum(1 for _ in program.flat()),
+        "tuned": sum(s.tuned for s in program.flat()), "threads": program.threads,
     }  # fmt: skip
 
 

@@ -76,6 +76,17 @@ def host_facts(isa: Isa | None = None) -> HostFacts:
     return HostFacts(isa.arch, cpu, features, len(os.sched_getaffinity(0)), _caches())
 
 
+@cache
+def cpu_model() -> str:
+    """What the CPU calls itself; its architecture where it does not say."""
+    facts: dict[str, str] = {}
+    for line in _read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), " ".join(value.split()))
+    part = " ".join(f"{k} {facts[k]}" for k in ("CPU implementer", "CPU part") if facts.get(k))
+    return facts.get("model name") or facts.get("Model") or part or os.uname().machine
+
+
 def _allows_tiles() -> bool:
     """Whether this process may use the matrix unit of x86: Linux grants it once it is asked."""
     arch_prctl, request, tiles = 158, 0x1023, 18

@@ -27,7 +27,7 @@ class FusedAttention(Family):
     name = "attention"
     ops = ("Attention",)
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         m = Machine.of(target)
         if m is None:
             return f"'{target.name}' has no vectors of f32"
@@ -52,11 +52,13 @@ class FusedAttention(Family):
                 return f"its mask is {mask.type}"
             if not mask.shape or mask.shape[-1] != k.shape[2]:
                 return "its mask does not tell every key"
-        return _Attention(node, m, options.threads).choice()
+        most = min(m.sums // 2, 8, size(q.shape[2]))
+        tiles = dict.fromkeys(min(t, most) for t in (8, 4, 6))
+        return [_Attention(node, m, options.threads, t).choice() for t in tiles]
 
 
 class _Attention:
-    def __init__(self, node: Node, m: Machine, threads: int) -> None:
+    def __init__(self, node: Node, m: Machine, threads: int, tile: int) -> None:
         op, q, k, v = node.op, node.arg(0), node.arg(1), node.arg(2)
         assert isinstance(op, Attention)
         self.node, self.m, self.op = node, m, op
@@ -66,7 +68,7 @@ class _Attention:
         self.f = size(v.shape[3])
         self.views = [_rows(x) for x in (q, k, v)]
         self.mask = node.input(3)
-        self.tile = min(m.sums // 2, 8, self.queries)
+        self.tile = tile  # queries at a time
         self.padded = -(-self.keys // m.lanes) * m.lanes
         self.width = -(-self.f // m.lanes) * m.lanes
         self.cost = self.op.macs(node) / m.lanes

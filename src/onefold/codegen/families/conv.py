@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from onefold.codegen.tiles import (
     Machine,
     Plane,
     Sums,
-    choose_tile,
+    Tile,
     pack_bias,
     pack_weights,
     padded,
     sums_body,
+    tiles_for,
 )
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -34,7 +36,7 @@ class DirectConv(Family):
     ops = ("Conv",)
     blocks = True
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         m = machine_for(node, target)
         if isinstance(m, str):
             return m
@@ -42,7 +44,7 @@ class DirectConv(Family):
         assert isinstance(op, Conv)
         if op.group != 1:
             return f"it has {op.group} groups"
-        return _Direct(node, m).choice()
+        return _Direct(node, m).choices()
 
 
 def machine_for(node: Node, target: Target) -> Machine | str:
@@ -109,34 +111,37 @@ class _Direct:
             (size(a.begin), size(b.begin)),
         )  # fmt: skip
         self.oc = w.tensor.ints[0]
-        self.tile, self.cost = choose_tile(m, self.oc, self.columns, self.sums.per_output)
         channels = padded_channels(x.tensor)
         self.batch = size(channels) * size(a.size) * size(b.size)
 
-    def choice(self) -> Choice:
-        name = f"conv_direct_{self.tile.columns}x{self.tile.vectors}"
-        cost = self.cost * self.rows * dims.upper(self.node.arg(0).shape[0])
+    def choices(self) -> list[Choice]:
+        tiles = tiles_for(self.m, self.oc, self.columns, self.sums.per_output)
+        return [self._choice(t, cost) for t, cost in tiles]
+
+    def _choice(self, tile: Tile, cost: float) -> Choice:
+        name = f"conv_direct_{tile.columns}x{tile.vectors}"
+        cost *= self.rows * dims.upper(self.node.arg(0).shape[0])
         return Choice(
-            name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
-            ("of_conv.h",), cost=cost,
+            name, self.node, (self.node.arg(0),), partial(self.packed, tile),
+            partial(self.render, tile), lambda s: True, ("of_conv.h",), cost=cost,
             stored=4 * padded(self.oc, self.m.lanes) * (self.sums.per_output + 1),
         )  # fmt: skip
 
-    def packed(self) -> tuple[Array, ...]:
+    def packed(self, tile: Tile) -> tuple[Array, ...]:
         w = self.weights.astype(np.float32, copy=False)
         w = w.reshape(*w.shape[:2], *self.sums.window)
         bias = self.node.const(2)
         lanes = self.m.lanes
         return (
-            pack_weights(w, lanes, self.tile.vectors, self.block),
+            pack_weights(w, lanes, tile.vectors, self.block),
             pack_bias(bias, self.oc, lanes),
         )
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
         n = self.node.arg(0).shape[0]
         plane = Plane(self.m.lanes, n, self.oc, self.rows, self.columns, self.index)
-        return sums_body(r, self.sums, plane, self.tile, x, w, bias, self.batch)
+        return sums_body(r, self.sums, plane, tile, x, w, bias, self.batch)
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         if self.flat:

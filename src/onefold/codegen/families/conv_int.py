@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from onefold.codegen.families.depthwise import widths
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.text import loop
@@ -16,10 +18,10 @@ from onefold.codegen.tiles import (
     Run,
     Tile,
     Tiling,
-    choose_tile,
     groups_of,
     lane_check,
     runs_of,
+    tiles_for,
 )
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -245,14 +247,14 @@ class IntConv(Family):
     ops = ("QuantConv2D", "QuantFullyConnected", "QConv", "QMatMul")
     blocks = True
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         layer = find(node, target)
         if isinstance(layer, str):
             return layer
         if layer.groups != 1:
             return "it has several groups"
         kernel = _Conv(layer, target)
-        return _copied_for_little(kernel) or kernel.choice()
+        return _copied_for_little(kernel) or kernel.choices()
 
 
 def _copied_for_little(kernel: IntKernel) -> str:
@@ -276,19 +278,21 @@ class _Conv(IntKernel):
         self.window = (kw * c, kh, 1) if whole else (c, kh, kw)
         self.steps = -(-self.window[0] // form.step)
         self.products = self.steps * form.step * kh * self.window[2]
-        self.tile, cost = choose_tile(
-            self.m, self.channels, self.columns, self.steps * kh * self.window[2]
-        )
-        self.cost = cost * self.rows * layer.batches
 
-    def choice(self) -> Choice:
-        name = f"{IntConv.name}_{self.form.kind}_{self.tile.columns}x{self.tile.vectors}"
+    def choices(self) -> list[Choice]:
+        steps = self.steps * self.window[1] * self.window[2]
+        tiles = tiles_for(self.m, self.channels, self.columns, steps)
+        return [self._choice(t, cost) for t, cost in tiles]
+
+    def _choice(self, tile: Tile, cost: float) -> Choice:
+        name = f"{IntConv.name}_{self.form.kind}_{tile.columns}x{tile.vectors}"
+        cost *= self.rows * self.layer.batches
         return Choice(
-            name, self.layer.node, (self.layer.x,), self.packed, self.render, lambda s: True,
-            (self.header,), self.scratch, self.cost,
+            name, self.layer.node, (self.layer.x,), partial(self.packed, tile),
+            partial(self.render, tile), lambda s: True, (self.header,), self.scratch, cost,
         )  # fmt: skip
 
-    def packed(self) -> tuple[Array, ...]:
+    def packed(self, tile: Tile) -> tuple[Array, ...]:
         lanes, step = self.m.lanes, self.form.step
         run, kh, kw = self.window
         oc = self.channels
@@ -296,7 +300,7 @@ class _Conv(IntKernel):
         full = np.zeros((blocks * lanes, kh, kw, self.steps * step), np.int32)
         full[:oc, :, :, :run] = self.layer.weights.reshape(oc, kh, kw, run)
         parts = []
-        for g in groups_of(oc, lanes, self.tile.vectors):
+        for g in groups_of(oc, lanes, tile.vectors):
             n = g.count * g.vectors * lanes
             part = full[g.first * lanes : g.first * lanes + n]
             part = part.reshape(g.count, g.vectors, lanes, kh, kw, self.steps, step)
@@ -305,7 +309,7 @@ class _Conv(IntKernel):
         kind = np.int16 if step == 2 else np.int8
         return (np.concatenate(parts).astype(kind), *self.ends())
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         w, bias = r.pointers[1:3]
         run, kh, kw = self.window
         i, lanes = self.image, self.m.lanes
@@ -321,7 +325,7 @@ class _Conv(IntKernel):
             )
 
         head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
-        return head + self.body(r, self.tile, call)
+        return head + self.body(r, tile, call)
 
 
 class IntConvTiles(Family):
@@ -331,7 +335,7 @@ class IntConvTiles(Family):
     ops = IntConv.ops
     blocks = True
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         if not {"amx-int8", "avx512vnni"} <= target.features:
             return f"'{target.name}' has no matrix unit"
         layer = find(node, target)
@@ -344,7 +348,7 @@ class IntConvTiles(Family):
         if layer.dilations[1] != 1:
             return "its windows are not dense"
         kernel = _Tiles(layer, target)
-        return _copied_for_little(kernel) or kernel.choice()
+        return _copied_for_little(kernel) or kernel.choices()
 
 
 class _Tiles(IntKernel):
@@ -358,17 +362,21 @@ class _Tiles(IntKernel):
         self.run = layer.kernel[1] * self.image.col
         self.bytes = min(self.run, 64)
         self.steps = -(-self.run // 64)
-        blocks = -(-self.channels // 16)
-        self.tile = Tile(min(2 * TILE, self.columns), min(2, blocks))
         self.high = min(TILE, self.columns)
         self.size = layer.kernel[0] * self.steps * 16 * self.bytes
 
-    @property
-    def cost(self) -> float:
+    def choices(self) -> list[Choice]:
+        most = min(2 * TILE, self.columns), min(2, -(-self.channels // 16))
+        # No tile may have fewer columns than the unit has rows.
+        columns = [most[0], self.high] if self.columns % self.high == 0 else [most[0]]
+        sizes = dict.fromkeys((c, v) for v in (most[1], 1) for c in columns)
+        return [self._choice(Tile(*size)) for size in sizes]
+
+    def _cost(self, tile: Tile) -> float:
         """Cycles: a product of tiles takes as many as it has rows, a load half of that."""
         total = 0.0
-        for g in groups_of(self.channels, 16, self.tile.vectors):
-            for r in runs_of(self.columns, self.tile.columns):
+        for g in groups_of(self.channels, 16, tile.vectors):
+            for r in runs_of(self.columns, tile.columns):
                 n, v = -(-r.width // TILE), g.vectors
                 assert isinstance(r.count, int)
                 step = max(n * v * self.high, 8 * (n + v))
@@ -377,14 +385,15 @@ class _Tiles(IntKernel):
                 total += g.count * r.count * 1.5 * r.width * v
         return total * self.rows * self.layer.batches + START
 
-    def choice(self) -> Choice:
-        name = f"{IntConvTiles.name}_{self.tile.columns}x{self.tile.vectors}"
+    def _choice(self, tile: Tile) -> Choice:
+        name = f"{IntConvTiles.name}_{tile.columns}x{tile.vectors}"
         return Choice(
-            name, self.layer.node, (self.layer.x,), self.packed, self.render, lambda s: True,
-            ("of_conv_tiles.h",), self.scratch, self.cost,
+            name, self.layer.node, (self.layer.x,), partial(self.packed, tile),
+            partial(self.render, tile), lambda s: True, ("of_conv_tiles.h",), self.scratch,
+            self._cost(tile),
         )  # fmt: skip
 
-    def packed(self) -> tuple[Array, ...]:
+    def packed(self, tile: Tile) -> tuple[Array, ...]:
         oc, kh, size = self.channels, self.layer.kernel[0], self.bytes
         blocks = -(-oc // 16)
         full = np.zeros((blocks * 16, kh, self.steps, size), np.int8)
@@ -395,13 +404,13 @@ class _Tiles(IntKernel):
         full[:oc, :, :-1] = rows[:, :, :whole].reshape(oc, kh, -1, size)
         full[:oc, :, -1, size - (self.run - whole) :] = rows[:, :, whole:]
         parts = []
-        for g in groups_of(oc, 16, self.tile.vectors):
+        for g in groups_of(oc, 16, tile.vectors):
             part = full[g.first * 16 : (g.first + g.count * g.vectors) * 16]
             part = part.reshape(g.count, g.vectors, 16, kh, self.steps, size // 4, 4)
             parts.append(part.transpose(0, 3, 4, 1, 5, 2, 6).reshape(-1))
         return (np.concatenate(parts), *self.ends())
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         w, bias = r.pointers[1:3]
         i, t = self.image, self.layer
         fields = (
@@ -419,7 +428,7 @@ class _Tiles(IntKernel):
         return "\n".join([
             f"const struct of_conv_tiles k = {{{', '.join(map(str, fields))}}};",
             f"of_tiles_begin({self.high}, {self.bytes});",
-            self.body(r, self.tile, call),
+            self.body(r, tile, call),
             "of_tiles_end();",
         ])  # fmt: skip
 
@@ -431,7 +440,7 @@ class IntDepthwise(Family):
     ops = ("QuantDepthwiseConv2D", "QConv")
     blocks = True
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         layer = find(node, target)
         if isinstance(layer, str):
             return layer
@@ -440,8 +449,8 @@ class IntDepthwise(Family):
         if layer.kernel[1] > 15:
             return "its window is too wide to be unrolled"
         if _Taps.fit(layer, target):
-            return _Taps(layer, target).choice()
-        return _Depthwise(layer, target).choice()
+            return _Taps(layer, target).choices()
+        return _Depthwise(layer, target).choices()
 
 
 class _Taps(IntKernel):
@@ -451,17 +460,19 @@ class _Taps(IntKernel):
         super().__init__(layer, target, Form(4, "u8"), 16, apart=True)
         self.groups = -(-layer.kernel[1] // 4)
         self.share = (4 * self.groups - layer.kernel[1]) // layer.strides[1] + 1
-        self.tile = Tile(min(8, self.columns), 1)
 
     @staticmethod
     def fit(layer: Layer, target: Target) -> bool:
         return form_of(target, layer.weights).kind == "u8" and layer.dilations == (1, 1)
 
-    def choice(self) -> Choice:
+    def choices(self) -> list[Choice]:
+        return [self._choice(w) for w in widths(self.columns, self.m.registers - 2)]
+
+    def _choice(self, width: int) -> Choice:
         node = self.layer.node
         return Choice(
-            f"{IntDepthwise.name}_u8_{self.tile.columns}", node, (self.layer.x,), self.packed,
-            self.render, lambda s: True, (self.header,), self.scratch,
+            f"{IntDepthwise.name}_u8_{width}", node, (self.layer.x,), self.packed,
+            partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
             node.op.macs(node) / 64,
         )  # fmt: skip
 
@@ -475,7 +486,7 @@ class _Taps(IntKernel):
         parts = full.reshape(blocks, 16, kh, self.share, self.groups, 4)
         return (parts.transpose(0, 2, 3, 4, 1, 5).reshape(-1), *self.ends())
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         w, bias = r.pointers[1:3]
         i, t = self.image, self.layer
         fields = (t.kernel[0], *t.strides, i.cols * 16, self.groups, self.share)
@@ -489,7 +500,7 @@ class _Taps(IntKernel):
             )
 
         head = f"const struct of_depthwise_dot k = {{{', '.join(map(str, fields))}}};\n"
-        return head + self.body(r, self.tile, call)
+        return head + self.body(r, tile, call)
 
 
 class _Depthwise(IntKernel):
@@ -497,13 +508,15 @@ class _Depthwise(IntKernel):
         m = Machine.of(target)
         assert m is not None
         super().__init__(layer, target, Form(2, "i16"), m.lanes)
-        self.tile = Tile(min(8, self.columns), 1)
 
-    def choice(self) -> Choice:
+    def choices(self) -> list[Choice]:
+        return [self._choice(w) for w in widths(self.columns, self.m.registers - 2)]
+
+    def _choice(self, width: int) -> Choice:
         node = self.layer.node
         return Choice(
-            f"{IntDepthwise.name}_{self.tile.columns}", node, (self.layer.x,), self.packed,
-            self.render, lambda s: True, (self.header,), self.scratch,
+            f"{IntDepthwise.name}_{width}", node, (self.layer.x,), self.packed,
+            partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
             node.op.macs(node) / self.m.lanes,
         )  # fmt: skip
 
@@ -516,7 +529,7 @@ class _Depthwise(IntKernel):
         packed = full.reshape(taps, blocks, lanes).transpose(1, 0, 2).reshape(-1)
         return (packed, *self.ends())
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         w, bias = r.pointers[1:3]
         i, lanes, t = self.image, self.m.lanes, self.layer
         taps = t.kernel[0] * t.kernel[1]
@@ -531,4 +544,4 @@ class _Depthwise(IntKernel):
             )
 
         head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
-        return head + self.body(r, self.tile, call)
+        return head + self.body(r, tile, call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import gcd, prod
 
 import numpy as np
@@ -16,10 +17,11 @@ from onefold.codegen.tiles import (
     Machine,
     Plane,
     Sums,
-    choose_tile,
+    Tile,
     pack_bias,
     pack_weights,
     sums_body,
+    tiles_for,
 )
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -66,7 +68,7 @@ class TransposedConv(Family):
     ops = ("ConvTranspose",)
     blocks = True
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         m = machine_for(node, target)
         if isinstance(m, str):
             return m
@@ -76,7 +78,7 @@ class TransposedConv(Family):
             return f"it has {op.group} groups"
         if prod(op.strides) > MOST_PHASES:
             return f"strides {op.strides} make too many phases"
-        return _Transposed(node, m, op).choice()
+        return _Transposed(node, m, op).choices()
 
 
 class _Transposed:
@@ -99,26 +101,28 @@ class _Transposed:
         self.phases = [(p, q) for p in down for q in along]
         self.height, self.width = size(self.rows.size), size(self.columns.size)
         self.block, *self.strides = strides_of(node, self.height, self.width)
-        steps = self.ic * max(len(p.taps) * len(q.taps) for p, q in self.phases)
-        columns = self.phases[0][1].count
-        self.tile, cost = choose_tile(m, self.oc, columns, max(steps, 1))
-        self.cost = cost * oh * min(self.columns.stride, ow)
+        self.rows_of_tiles = oh * min(self.columns.stride, ow)
 
-    def choice(self) -> Choice:
-        name = f"conv_transposed_{self.tile.columns}x{self.tile.vectors}"
+    def choices(self) -> list[Choice]:
+        steps = self.ic * max(len(p.taps) * len(q.taps) for p, q in self.phases)
+        tiles = tiles_for(self.m, self.oc, self.phases[0][1].count, max(steps, 1))
+        return [self._choice(t, cost * self.rows_of_tiles) for t, cost in tiles]
+
+    def _choice(self, tile: Tile, cost: float) -> Choice:
+        name = f"conv_transposed_{tile.columns}x{tile.vectors}"
         return Choice(
-            name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
-            ("of_conv.h",), cost=self.cost,
+            name, self.node, (self.node.arg(0),), partial(self.packed, tile),
+            partial(self.render, tile), lambda s: True, ("of_conv.h",), cost=cost,
         )  # fmt: skip
 
-    def packed(self) -> tuple[Array, ...]:
+    def packed(self, tile: Tile) -> tuple[Array, ...]:
         w = self.node.const(1)
         assert w is not None
         w = w.astype(np.float32).reshape(self.ic, self.oc, -1, size(self.columns.kernel))
         w = w.transpose(1, 0, 2, 3)
         parts = [
             pack_weights(
-                w[:, :, list(p.taps)][:, :, :, list(q.taps)], self.m.lanes, self.tile.vectors,
+                w[:, :, list(p.taps)][:, :, :, list(q.taps)], self.m.lanes, tile.vectors,
                 self.block,
             )
             for p, q in self.phases
@@ -126,7 +130,7 @@ class _Transposed:
         bias = pack_bias(self.node.const(2), self.oc, self.m.lanes)
         return np.concatenate([*parts, np.zeros(self.m.lanes, np.float32)]), bias
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
         n = self.node.arg(0).shape[0]
         batch = size(padded_channels(self.node.arg(0).tensor)) * self.height * self.width
@@ -139,7 +143,7 @@ class _Transposed:
                 (p.dilation, q.dilation), (-p.begin, -q.begin),
             )  # fmt: skip
             plane = Plane(self.m.lanes, n, self.oc, p.count, q.count, self._index(p, q))
-            body = sums_body(r, sums, plane, self.tile, x, f"{w} + {at}", bias, batch)
+            body = sums_body(r, sums, plane, tile, x, f"{w} + {at}", bias, batch)
             out += ["{", *["  " + line for line in body.split("\n")], "}"]
             at += blocks * self.m.lanes * sums.per_output
         return "\n".join(out)

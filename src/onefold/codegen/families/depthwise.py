@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,16 @@ from onefold.ops.conv import Conv
 from onefold.options import Options
 from onefold.target import Target
 
-WIDEST = 8  # columns of a tile: as many sums in flight as hide the latency of a multiply-add
+WIDTHS = (8, 4, 6, 10, 12, 14)  # columns of a tile, the best ones first where there are enough
+
+
+def widths(columns: int, most: int) -> list[int]:
+    """Columns of tiles for so many columns, those that make as many tiles once."""
+    found: dict[int, int] = {}
+    for w in WIDTHS:
+        if w <= most:
+            found.setdefault(-(-columns // min(w, columns)), min(w, columns))
+    return list(found.values())
 
 
 class Depthwise(Family):
@@ -27,7 +37,7 @@ class Depthwise(Family):
     ops = ("Conv",)
     blocks = True
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         m = machine_for(node, target)
         if isinstance(m, str):
             return m
@@ -39,7 +49,7 @@ class Depthwise(Family):
             return "its input is not in channel blocks"
         if size(planar(op.axes(node))[1].kernel) > 15:
             return "its window is too wide to be unrolled"
-        return _Depthwise(node, m).choice()
+        return _Depthwise(node, m).choices()
 
 
 class _Depthwise:
@@ -54,13 +64,16 @@ class _Depthwise:
             (a.stride, b.stride), (a.dilation, b.dilation), (size(a.begin), size(b.begin)),
         )  # fmt: skip
         self.plane = size(a.size) * size(b.size)
-        self.tile = Tile(min(WIDEST, self.columns), 1)
 
-    def choice(self) -> Choice:
+    def choices(self) -> list[Choice]:
+        return [self._choice(w) for w in widths(self.columns, self.m.registers - 1)]
+
+    def _choice(self, width: int) -> Choice:
         macs = self.node.op.macs(self.node)
         return Choice(
-            f"conv_depthwise_{self.tile.columns}", self.node, (self.node.arg(0),), self.packed,
-            self.render, lambda s: True, ("of_depthwise.h",), cost=macs / self.m.lanes,
+            f"conv_depthwise_{width}", self.node, (self.node.arg(0),), self.packed,
+            partial(self.render, Tile(width, 1)), lambda s: True, ("of_depthwise.h",),
+            cost=macs / self.m.lanes,
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
@@ -73,7 +86,7 @@ class _Depthwise:
         packed = np.ascontiguousarray(full.reshape(blocks, lanes, taps).transpose(0, 2, 1))
         return packed.reshape(-1), pack_bias(self.node.const(2), self.channels, lanes)
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
         s, lanes = self.sums, self.m.lanes
         parts = (*s.size, *s.window, *s.steps, *s.dilations, *s.pads)
@@ -94,7 +107,7 @@ class _Depthwise:
 
         n = self.node.arg(0).shape[0]
         plane = Plane(lanes, n, self.channels, self.rows, self.columns, self.index)
-        return Tiling(plane, self.tile, r, call, s.is_edge, by_rows=True).body(head)
+        return Tiling(plane, tile, r, call, s.is_edge, by_rows=True).body(head)
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)

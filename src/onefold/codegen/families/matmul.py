@@ -4,16 +4,18 @@ one element, the rows of the left side being the columns."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.tiles import (
     Machine,
     Plane,
     Sums,
-    choose_tile,
+    Tile,
     pack_bias,
     pack_weights,
     sums_body,
+    tiles_for,
 )
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -29,7 +31,7 @@ class PackedMatMul(Family):
     name = "matmul_packed"
     ops = ("Gemm", "MatMul")
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         m = Machine.of(target)
         if m is None:
             return f"'{target.name}' has no vectors of f32"
@@ -42,7 +44,7 @@ class PackedMatMul(Family):
             return f"its right side has shape {list(w.shape)}"
         if not isinstance(x.shape[-1], int):
             return "the length of its sums is open"
-        return _gemm_refused(node) or _Packed(node, m).choice()
+        return _gemm_refused(node) or _Packed(node, m).choices()
 
 
 def _gemm_refused(node: Node) -> str:
@@ -68,30 +70,33 @@ class _Packed:
         self.k, self.n = ints[::-1] if self.turned else ints
         self.lead = tuple(node.arg(0).shape[:-1])
         self.rows = dims.product(self.lead)
-        self.tile, self.cost = choose_tile(m, self.n, self.rows, self.k)
 
-    def choice(self) -> Choice:
-        name = f"matmul_packed_{self.tile.columns}x{self.tile.vectors}"
+    def choices(self) -> list[Choice]:
+        tiles = tiles_for(self.m, self.n, self.rows, self.k)
+        return [self._choice(t, cost) for t, cost in tiles]
+
+    def _choice(self, tile: Tile, cost: float) -> Choice:
+        name = f"matmul_packed_{tile.columns}x{tile.vectors}"
         return Choice(
-            name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
-            ("of_conv.h",), cost=self.cost,
+            name, self.node, (self.node.arg(0),), partial(self.packed, tile),
+            partial(self.render, tile), lambda s: True, ("of_conv.h",), cost=cost,
         )  # fmt: skip
 
-    def packed(self) -> tuple[Array, ...]:
+    def packed(self, tile: Tile) -> tuple[Array, ...]:
         w = self.node.arg(1).data
         assert w is not None
         w = (w if self.turned else w.T).reshape(self.n, self.k, 1, 1)
         c, lanes = self.node.const(2), self.m.lanes
         return (
-            pack_weights(w, lanes, self.tile.vectors, self.k),
+            pack_weights(w, lanes, tile.vectors, self.k),
             pack_bias(None if c is None else c.reshape(-1), self.n, lanes),
         )
 
-    def render(self, r: Rendering) -> str:
+    def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
         sums = Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
         plane = Plane(self.m.lanes, 1, self.n, 1, self.rows, self.index)
-        return sums_body(r, sums, plane, self.tile, x, w, bias, 0)
+        return sums_body(r, sums, plane, tile, x, w, bias, 0)
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         return (*dims.unravel(x, self.lead), c) if self.lead else (c,)

@@ -13,12 +13,13 @@ from onefold.codegen.tiles import (
     Plane,
     Run,
     Sums,
+    Tile,
     Tiling,
-    choose_tile,
     groups_of,
     lane_check,
     pack_bias,
     shares_batches,
+    tiles_for,
 )
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -35,7 +36,7 @@ class BothMatMul(Family):
     name = "matmul_both"
     ops = ("MatMul",)
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         m = Machine.of(target)
         if m is None:
             return f"'{target.name}' has no vectors of f32"
@@ -50,17 +51,19 @@ class BothMatMul(Family):
             return "it is empty"
         if dims.bounds(x.shape[-2])[1] < FEWEST:
             return "its left side has too few rows for the right one to be packed"
-        return _Both(node, m, options.threads).choice()
+        k, columns = size(x.shape[-1]), size(y.shape[-1])
+        tiles = tiles_for(m, columns, x.shape[-2], k)
+        return [_Both(node, m, options.threads, t, cost).choice() for t, cost in tiles]
 
 
 class _Both:
-    def __init__(self, node: Node, m: Machine, threads: int) -> None:
+    def __init__(self, node: Node, m: Machine, threads: int, tile: Tile, cost: float) -> None:
         self.node, self.m = node, m
         x, y = node.arg(0), node.arg(1)
         self.rows = x.shape[-2]
         self.k, self.n = size(x.shape[-1]), size(y.shape[-1])
         self.lead = tuple(node.outputs[0].shape[:-2])
-        self.tile, cost = choose_tile(m, self.n, self.rows, self.k)
+        self.tile = tile
         self.blocks = -(-self.n // m.lanes)
         self.cost = (cost + self.blocks * self.k) * dims.upper(dims.product(self.lead))
         self.packed_bytes = 4 * self.blocks * m.lanes * self.k

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from onefold.codegen.families.conv_int import SLACK, Form, IntKernel
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_layers import Layer, product_of
 from onefold.codegen.text import loop
-from onefold.codegen.tiles import Machine, Run, choose_tile, groups_of
+from onefold.codegen.tiles import Machine, Run, Tile, groups_of, tiles_for
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -21,21 +23,20 @@ class IntBoth(Family):
     name = "matmul_both_int"
     ops = ("QMatMul",)
 
-    def match(self, node: Node, target: Target, options: Options) -> Choice | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         if Machine.of(target) is None:
             return f"'{target.name}' has no vectors of 32-bit integers"
         layer = product_of(node)
-        return layer if isinstance(layer, str) else _Both(layer, target).choice()
+        return layer if isinstance(layer, str) else _Both(layer, target).choices()
 
 
 class _Both(IntKernel):
     def __init__(self, layer: Layer, target: Target) -> None:
         super().__init__(layer, target, Form(2, "i16", target.arch == "x86_64"), 2)
         self.steps = self.image.col // 2
-        self.tile, cost = choose_tile(self.m, self.channels, self.columns, self.steps)
+        self.tile = Tile(1, 1)  # of each choice its own
         blocks = -(-self.channels // self.m.lanes)
         self.packs = blocks * self.m.lanes * self.image.col  # elements
-        self.cost = (cost + self.packs) * layer.batches
 
     @property
     def scratch(self) -> int:
@@ -46,12 +47,18 @@ class _Both(IntKernel):
         """Of the packed matrix, behind the prepared one."""
         return -(-super().scratch // SLACK) * SLACK
 
-    def choice(self) -> Choice:
+    def choices(self) -> list[Choice]:
+        tiles = tiles_for(self.m, self.channels, self.columns, self.steps)
+        return [self._choice(t, cost) for t, cost in tiles]
+
+    def _choice(self, tile: Tile, cost: float) -> Choice:
         node = self.layer.node
+        way = copy(self)
+        way.tile = tile
         return Choice(
-            f"{IntBoth.name}_{self.tile.columns}x{self.tile.vectors}", node,
-            (node.arg(0), node.arg(1)), self.packed, self.render, lambda s: True,
-            (self.header,), self.scratch, self.cost,
+            f"{IntBoth.name}_{tile.columns}x{tile.vectors}", node, (node.arg(0), node.arg(1)),
+            way.packed, way.render, lambda s: True, (self.header,), self.scratch,
+            (cost + self.packs) * self.layer.batches,
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:

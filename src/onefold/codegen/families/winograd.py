@@ -8,6 +8,7 @@ times those of a plain sum.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from onefold.codegen.tiles import (
     pack_bias,
     pack_weights,
     runs_of,
+    tiles_for,
 )
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
@@ -61,9 +63,7 @@ class Winograd(Family):
     ops = ("Conv",)
     blocks = True
 
-    def match(
-        self, node: Node, target: Target, options: Options
-    ) -> Choice | Sequence[Choice] | str:
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
         m = machine_for(node, target)
         if isinstance(m, str):
             return m
@@ -80,10 +80,11 @@ class Winograd(Family):
             return "its window is not 3x3 with steps of one"
         if node.arg(0).tensor.layout != m.lanes:
             return "its input is not in channel blocks"
-        choices = [c for c in (_Winograd(node, m, n) for n in (2, 4)) if c.fits]
-        if not choices:
+        ways = [w for n in (2, 4) for w in _Winograd(node, m, n).ways() if w.fits]
+        if not ways:
             return "what lies between its transforms is larger than its input and result"
-        return [c.choice(options.threads) for c in choices]
+        made = [w.choice(options.threads) for w in ways]
+        return list({c.name: c for c in made}.values())
 
 
 class _Winograd:
@@ -99,12 +100,32 @@ class _Winograd:
         self.in_blocks, self.out_blocks = -(-self.ic // m.lanes), -(-self.oc // m.lanes)
         self.points = (n + 2) ** 2
         self.weight_bytes = self.points * self.oc * self.ic * 4
-        self.at_once, self.tile, self.cost = self._plan()
+        self.at_once, self.tile, self.cost = 0, Tile(1, 1), 0.0  # decided by `ways`
         self.own = 1  # scratch memories: one for all threads, or one for each
 
-    def _plan(self) -> tuple[int, Tile, float]:
-        """Tiles at a time, the tile of the products, and the estimate of cycles."""
-        best: tuple[int, Tile, float] | None = None
+    def ways(self) -> list[_Winograd]:
+        """The plan with the lowest estimate, half and twice as many tiles at a time, and other
+        tiles of the products."""
+        plans = self._plans()
+        best = min(plans, key=lambda p: p[2])
+        found = [best]
+        for share in (0.5, 2.0):
+            near = min(plans, key=lambda p: abs(p[0] - share * best[0]))
+            found += [near] if near not in found else []
+        scale = best[2] / tiles_for(self.m, self.oc, best[0], self.ic)[0][1]
+        others = tiles_for(self.m, self.oc, best[0], self.ic)[1:3]
+        found += [(best[0], tile, cost * scale) for tile, cost in others]
+        out = []
+        for at_once, tile, cost in found:
+            way = copy(self)
+            way.at_once, way.tile, way.cost = at_once, tile, cost
+            out.append(way)
+        return out
+
+    def _plans(self) -> list[tuple[int, Tile, float]]:
+        """Tiles at a time, the tile of the products, and the estimate of cycles, for each number
+        of rounds that memory allows."""
+        found: list[tuple[int, Tile, float]] = []
         there, back = TRANSFORMS[self.n]
         moved = self.tiles * (self.in_blocks * there + self.out_blocks * back)
         room = max(self._moved_bytes() * 2 // 5, self.weight_bytes // 4)
@@ -114,11 +135,8 @@ class _Winograd:
             if self._scratch(at_once) > room and rounds < most:
                 continue
             tile, cycles = self._rounds(rounds, at_once)
-            cost = DOUBT * (cycles + moved)
-            if best is None or cost < best[2]:
-                best = at_once, tile, cost
-        assert best is not None
-        return best
+            found.append((at_once, tile, DOUBT * (cycles + moved)))
+        return found
 
     def _rounds(self, rounds: int, at_once: int) -> tuple[Tile, float]:
         """The tile of the products, and the estimate of cycles of so many rounds, but for the
@@ -151,7 +169,7 @@ class _Winograd:
         parts = parts_for(cost, threads)
         if parts > 1:
             self._share(parts)
-        name = f"conv_winograd{self.n}_{self.tile.columns}x{self.tile.vectors}"
+        name = f"conv_winograd{self.n}_{self.tile.columns}x{self.tile.vectors}_{self.at_once}"
         return Choice(
             name, self.node, (self.node.arg(0),), self.packed, self.render, lambda s: True,
             ("of_winograd.h",), cost=cost, stored=4 * self.m.lanes * self.out_blocks

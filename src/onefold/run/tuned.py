@@ -1,0 +1,205 @@
+"""Measured times of kernels, remembered from one process to the next.
+
+One file of JSON lines, each whole by itself: {"machine", "node", "times"}. What is added goes to
+the end in one write under a lock, so that processes that end half-way, full disks and damage cost
+the lines that they hit, and no others; the last line about a node counts. The next process that
+writes removes what is damaged or superseded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onefold import __version__, events
+from onefold.errors import CacheError
+from onefold.run import store
+from onefold.run.lock import KeyLock
+from onefold.target import Target
+
+NAME = "tuned.jsonl"
+LONGEST = 1 << 16  # characters of a line
+MOST = 1 << 26  # bytes of a file that are read
+
+
+@dataclass(frozen=True)
+class Record:
+    """Seconds of each kernel that was measured for a node (`codegen.family.signature`)."""
+
+    machine: str
+    node: str
+    times: Mapping[str, float]
+
+    def line(self) -> str:
+        facts = {"machine": self.machine, "node": self.node, "times": dict(self.times)}
+        return json.dumps(facts, ensure_ascii=True) + "\n"
+
+
+@dataclass
+class Table:
+    """What a file holds, and how many of its lines are damaged or superseded."""
+
+    records: dict[tuple[str, str], Record] = field(default_factory=dict)
+    damaged: int = 0
+    superseded: int = 0
+
+    def add(self, r: Record) -> None:
+        key = r.machine, r.node
+        self.superseded += key in self.records
+        self.records[key] = r
+
+
+def machine(target: Target) -> str:
+    """What times hold for: the CPU by its name (for another target than the host, that target),
+    what the compiler may use of it, and the versions of the compiler and of Onefold."""
+    from onefold.run import toolchain
+    from onefold.target.host import cpu_model
+
+    name = cpu_model() if target.is_host else target.name
+    return f"{name}; {target.arch} {target.cpu}; zig {toolchain.version()}; onefold {__version__}"
+
+
+def times_for(target: Target) -> dict[str, Mapping[str, float]]:
+    """The times measured on a machine, by node; empty where there is no file."""
+    path = _path()
+    try:
+        if not path.exists():
+            return {}
+        here = machine(target)
+        found = read(path)
+    except OSError as e:
+        raise CacheError("measured times cannot be read", where=str(path), why=str(e),
+                         remedy="--no-tuned compiles without them.") from e  # fmt: skip
+    if found.damaged:
+        events.emit("tuned.damaged", where=str(path), lines=found.damaged)
+    return {node: r.times for (m, node), r in found.records.items() if m == here}
+
+
+def used(asked: Mapping[str, Mapping[str, float]]) -> dict[str, list[str] | dict[str, str]]:
+    """What a program that asked for these nodes was compiled with, as short digests."""
+    names = {_short(node) for node in asked}
+    known = {node: times for node, times in asked.items() if times}
+    return {"asked": sorted(names), "known": _known(names, known)}
+
+
+def unchanged(facts: Mapping[str, Any], known: Mapping[str, Mapping[str, float]] | None) -> bool:
+    """Whether a program compiled with these facts of `used` would be compiled the same today."""
+    return bool(_known(set(facts["asked"]), known) == facts["known"])
+
+
+def _known(names: set[str], known: Mapping[str, Mapping[str, float]] | None) -> dict[str, str]:
+    short = {_short(node): times for node, times in (known or {}).items()}
+    return {n: _short(json.dumps(short[n], sort_keys=True)) for n in sorted(names & short.keys())}
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+def _path() -> Path:
+    return store.tuned_place() / NAME
+
+
+def read(path: Path) -> Table:
+    """The records of a file; lines that are none are counted."""
+    table = Table()
+    with path.open("rb") as file:
+        raw = file.read(MOST)
+    *lines, rest = raw.split(b"\n")
+    table.damaged += bool(rest)  # written half
+    for line in lines:
+        r = _parsed(line)
+        if r is None:
+            table.damaged += 1
+        else:
+            table.add(r)
+    return table
+
+
+def _parsed(line: bytes) -> Record | None:
+    try:
+        facts = json.loads(line) if len(line) <= LONGEST else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(facts, dict):
+        return None
+    machine, node, times = (facts.get(k) for k in ("machine", "node", "times"))
+    if not isinstance(machine, str) or not isinstance(node, str) or not isinstance(times, dict):
+        return None
+    if not times or not all(_is_time(t) for t in times.values()):
+        return None
+    return Record(machine, node, {k: float(t) for k, t in times.items()})
+
+
+def _is_time(t: object) -> bool:
+    return isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) and t > 0
+
+
+def table() -> Table:
+    """All that is remembered here, of every machine."""
+    try:
+        return read(_path())
+    except FileNotFoundError:
+        return Table()
+    except OSError as e:
+        raise CacheError("measured times cannot be read", where=str(_path()), why=str(e)) from e
+
+
+def add(records: Iterable[Record]) -> None:
+    """Remembers records. Raises `DiskError` when the disk is full: what was there stays."""
+    text = "".join(r.line() for r in records).encode()
+    if not text:
+        return
+    folder = store.tuned_folder()
+    path = folder / NAME
+    with KeyLock(folder, "tuned"), store.guarded("remembering measured times", path):
+        if path.exists():
+            there = read(path)
+            if there.damaged or there.superseded > len(there.records):
+                _replace(path, there.records.values())
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            end = os.lseek(file, 0, os.SEEK_END)
+            try:
+                _write(file, text)
+            except OSError:
+                os.ftruncate(file, end)
+                raise
+        finally:
+            os.close(file)
+
+
+def forget(which: Callable[[Record], bool]) -> int:
+    """Removes records, and whatever is damaged; returns how many records there were."""
+    if not _path().exists():
+        return 0
+    folder = store.tuned_folder()
+    path = folder / NAME
+    with KeyLock(folder, "tuned"), store.guarded("forgetting measured times", path):
+        records = read(path).records.values()
+        kept = [r for r in records if not which(r)]
+        _replace(path, kept)
+    return len(records) - len(kept)
+
+
+def _replace(path: Path, records: Iterable[Record]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text("".join(r.line() for r in records), "ascii")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(file: int, text: bytes) -> None:
+    while text:
+        text = text[os.write(file, text) :]
