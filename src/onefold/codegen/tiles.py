@@ -29,12 +29,13 @@ CONSTANT_EDGES = 4  # edge tiles up to this number are written out, each for its
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What a tile may use of a target: lanes of f32, sums worth having, vector registers (less
-    those that a step needs beside sums and weights)."""
+    those that the compiler wants beside sums, weights and columns)."""
 
     lanes: int
     sums: int
     registers: int
     latency: int = 8  # sums in flight that hide the latency of a multiply-add
+    taken: int = 1  # elements of a column in a register; 1: none, products read them from memory
 
     @staticmethod
     def of(target: Target) -> Machine | None:
@@ -45,7 +46,15 @@ class Machine:
             return Machine(16, 16, 30)
         if "avx2" in target.features:
             return Machine(8, 12, 14)
-        return Machine(4, 20, 28) if target.arch == "aarch64" else Machine(4, 12, 14)
+        if target.arch == "aarch64":
+            return Machine(4, 18, 28, taken=4)
+        return Machine(4, 12, 14)
+
+    def widest(self, vectors: int) -> int:
+        """Columns of a tile of so many vectors that fit into the registers."""
+        room = self.registers - vectors
+        fit = room // vectors if self.taken == 1 else room // (vectors + 1)
+        return max(min(self.sums // vectors, fit), 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +139,14 @@ def tiles_for(m: Machine, channels: int, columns: Dim, steps: int) -> list[tuple
     """Tiles with the lowest estimates of cycles for one row of columns, and those estimates, the
     lowest first.
 
-    A step multiplies B vectors with T broadcast elements: two multiply-adds and two loads a
-    cycle, at least `latency` sums in flight.
+    A step multiplies B vectors with an element of each of T columns: two multiply-adds and two
+    loads a cycle, at least `latency` sums in flight.
     """
     blocks = -(-channels // m.lanes)
     known = columns if isinstance(columns, int) else max(min(dims.upper(columns), 64), 1)
     found: dict[tuple[int, int], tuple[Tile, float]] = {}
     for b in range(1, min(blocks, 8) + 1):
-        room = min(m.sums // b, m.registers // b - 1)
-        for t in range(1, min(16, known, max(room, 1)) + 1):
+        for t in range(1, min(16, known, m.widest(b)) + 1):
             effect = (b, t if known is not columns else -(-known // t))
             if effect in found:  # as many tiles, and so the same ones
                 continue
@@ -146,7 +154,10 @@ def tiles_for(m: Machine, channels: int, columns: Dim, steps: int) -> list[tuple
             for g in groups_of(channels, m.lanes, b):
                 for r in runs_of(known, t):
                     n, v = r.width, g.vectors
-                    step = max(n * v, n + v, m.latency) / 2
+                    loads = n / m.taken + v
+                    step = max(n * v, loads, m.latency) / 2
+                    # where a step is few products for each load, they wait for these
+                    step += loads / 4 if m.taken > 1 else 0
                     count = r.count if isinstance(r.count, int) else 1
                     # wide groups read more weights a step, which come from beyond the first cache
                     step *= 1 + 0.015 * v

@@ -1,7 +1,7 @@
 // softmax(scale q k^T + mask) v for T queries at a time: their scores stay in the cache nearest to the core, and the
 // whole matrix of scores is never written. Keys and values of a head are packed once.
 #pragma once
-#include "of_vec.h"
+#include "of_sums.h"
 
 typedef int32_t of_vi __attribute__((vector_size(OF_LANES * 4), may_alias));
 
@@ -43,14 +43,9 @@ AI of_vf of_exp2_negative(of_vf x) {
 AI void of_attention_product(const int T, const int B, ix n, const float *x, ix xs, const float *w, const ix wn,
                              const ix wb, const float *scale, float *y, ix ys) {
   of_vf acc[OF_MAX_B][OF_MAX_T];
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
-  OF_UNROLL4 for (ix i = 0; i < n; i++) {
-    of_vf wv[OF_MAX_B];
-    OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + i * wn + b * wb);
-    OF_UNROLL for (int t = 0; t < T; t++)
-      OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += x[t * xs + i] * wv[b];
-  }
+  struct of_stream none = OF_NO_STREAM;
+  of_sums_begin(T, B, acc);
+  of_sums(T, B, 0, n, (struct of_columns){0, 1, T, xs}, x, w, wn, wb, &none, acc);
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(y + t * ys + b * OF_LANES) = acc[b][t] * scale[t];
 }

@@ -5,7 +5,7 @@
 // packed [channel / c][kh][kw][channel % c][B][lanes], so that a tile reads one stream. There is no padded copy: rows
 // outside the input are skipped at run time, columns outside where EDGE is set, at compile time if `ox` is a constant.
 #pragma once
-#include "of_stream.h"
+#include "of_sums.h"
 
 struct of_conv {
   int ic, c;             // input channels, and how many of them lie next to each other
@@ -13,35 +13,28 @@ struct of_conv {
   int h, w, kh, kw, sh, sw, dh, dw, pt, pl;
 };
 
-// One element of each column times B vectors of weights.
-AI void of_conv_step(const struct of_conv k, const int T, const int B, const int EDGE, ix first, const float *x,
-                     const float *w, struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
-  of_vf wv[OF_MAX_B];
-  of_stream_step(ahead);
-  OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * OF_LANES);
-  OF_UNROLL for (int t = 0; t < T; t++) {
-    const ix at = first + t * k.sw;
-    if (EDGE && (at < 0 || at >= k.w)) continue;
-    OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += x[at * k.sx] * wv[b];
-  }
+// The channels of one block for one element of the window.
+AI void of_conv_lanes(const struct of_conv k, const int T, const int B, const int EDGE, const int lanes, ix first,
+                      const float *x, const float *w, struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  const struct of_columns at = {first, k.sw, k.w, k.sx};
+  of_sums(T, B, EDGE, lanes, at, x, w, B * OF_LANES, OF_LANES, ahead, acc);
 }
 
 // All elements of one block of `lanes` channels. Wide windows stay loops, others are unrolled along a row.
 AI void of_conv_block(const struct of_conv k, const int T, const int B, const int EDGE, const int lanes, ix y0, ix x0,
                       const float *x, const float *w, struct of_stream *ahead,
                       of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  const int size = lanes * B * OF_LANES;
   for (ix ky = 0; ky < k.kh; ky++) {
     const ix y = y0 + ky * k.dh;
     if (y < 0 || y >= k.h) continue;
-    const float *xr = x + y * k.sy, *wr = w + ky * k.kw * lanes * B * OF_LANES;
+    const float *xr = x + y * k.sy, *wr = w + ky * k.kw * size;
     if (k.kw > 7) {
       OF_UNROLL4 for (ix kx = 0; kx < k.kw; kx++)
-        for (int j = 0; j < lanes; j++)
-          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, ahead, acc);
+        of_conv_lanes(k, T, B, EDGE, lanes, x0 + kx * k.dw, xr, wr + kx * size, ahead, acc);
     } else {
       OF_UNROLL for (int kx = 0; kx < k.kw; kx++)
-        OF_UNROLL4 for (int j = 0; j < lanes; j++)
-          of_conv_step(k, T, B, EDGE, x0 + kx * k.dw, xr + j, wr + (kx * lanes + j) * B * OF_LANES, ahead, acc);
+        of_conv_lanes(k, T, B, EDGE, lanes, x0 + kx * k.dw, xr, wr + kx * size, ahead, acc);
     }
   }
 }
@@ -64,8 +57,7 @@ enum { OF_CHAIN = 128 };
 AI void of_conv_tile(const struct of_conv k, const int T, const int B, const int EDGE, ix oy, ix ox, const float *x,
                      const float *w, const float *bias, struct of_stream ahead, float *out) {
   of_vf acc[OF_MAX_B][OF_MAX_T];
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
+  of_sums_begin(T, B, acc);
   const ix y0 = oy * k.sh - k.pt, x0 = ox * k.sw - k.pl;
   const int whole = k.ic / k.c, rest = k.ic % k.c, block = k.kh * k.kw * k.c;
   const int turns = block < OF_CHAIN ? OF_CHAIN / block : 1, split = whole >= 2 * turns;

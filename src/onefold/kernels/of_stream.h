@@ -14,8 +14,9 @@ AI struct of_stream of_share(ix pass, const int passes, const int vectors, const
   const ix hop = (vectors * OF_LANES * 4 + passes - 1) / passes;
   return (struct of_stream){(const char *)next + pass * steps * hop, hop};
 }
-AI void of_stream_step(struct of_stream *s) {
+// For so many steps; a hop is a quarter of a line at most where there is more than one.
+AI void of_stream_step(struct of_stream *s, const int steps) {
   if (__builtin_constant_p(s->hop) && s->hop < 0) return;
   __builtin_prefetch(s->at, 0, 2);
-  s->at += s->hop;
+  s->at += steps * s->hop;
 }

@@ -20,6 +20,7 @@ enum { OF_MAX_B = 8, OF_MAX_T = 16 };
 // Loops over a tile are unrolled to the end. The loop that sums is unrolled a little: without it the compiler spills
 // tiles that fill all registers, and unrolled to the end it spills every tile.
 #define OF_UNROLL _Pragma("clang loop unroll(full)")
+#define OF_UNROLL2 _Pragma("clang loop unroll_count(2)")
 #define OF_UNROLL4 _Pragma("clang loop unroll_count(4)")
 #define OF_ROLLED _Pragma("clang loop unroll(disable)")
 

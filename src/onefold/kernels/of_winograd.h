@@ -3,7 +3,7 @@
 // multiplied channel by channel in (n + 2)^2 small matrix products, and transformed back. `p` tiles are worked on at a
 // time, so that what lies between the transforms stays in the cache.
 #pragma once
-#include "of_stream.h"
+#include "of_sums.h"
 
 struct of_winograd {
   int n, ic;          // width of a tile of the output; input channels
@@ -82,18 +82,12 @@ AI void of_winograd_spread(const struct of_winograd k, ix first, ix used, const 
 AI void of_winograd_product(const struct of_winograd k, const int T, const int B, const float *v, const float *w,
                             struct of_stream ahead, float *m) {
   of_vf acc[OF_MAX_B][OF_MAX_T];
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
+  of_sums_begin(T, B, acc);
   for (ix i = 0; i < k.ic; i += OF_LANES) {
-    const int lanes = k.ic - i < OF_LANES ? k.ic - i : OF_LANES;
-    OF_UNROLL4 for (int j = 0; j < lanes; j++, w += B * OF_LANES) {
-      of_vf wv[OF_MAX_B];
-      of_stream_step(&ahead);
-      OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * OF_LANES);
-      OF_UNROLL for (int t = 0; t < T; t++)
-        OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += v[t * OF_LANES + j] * wv[b];
-    }
+    const ix lanes = k.ic - i < OF_LANES ? k.ic - i : OF_LANES;
+    of_sums(T, B, 0, lanes, (struct of_columns){0, 1, T, OF_LANES}, v, w, B * OF_LANES, OF_LANES, &ahead, acc);
     v += k.p * OF_LANES;
+    w += lanes * B * OF_LANES;
   }
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(m + (b * k.p + t) * OF_LANES) = acc[b][t];

@@ -93,11 +93,13 @@ def version() -> str:
 
 def compile_units(sources: Sequence[Source], target: Target, workdir: Path, *,
                   include_dirs: Sequence[Path] = (), flags: Sequence[str] = (),
-                  optimize: str = "-O3", shared: bool = False, jobs: int = 0) -> list[Path]:
+                  optimize: str = "-O3", shared: bool = False, assembly: bool = False,
+                  jobs: int = 0) -> list[Path]:
     """Compiles each source to an object in `workdir`, several at once; objects in the same order.
 
     Text sources are written to `workdir` first, under their names.  `flags` are added last.
-    `shared` makes position-independent code for `link_shared`.  Without an operating system the
+    `shared` makes position-independent code for `link_shared`; `assembly` gives the text of the
+    instructions instead of objects.  Without an operating system the
     compiler takes `memcpy` and `sqrtf` for unknown functions: write `__builtin_memcpy`.
     Raises `ToolchainError` with the compiler's first lines, or `DiskError` when the disk is full.
     """
@@ -106,8 +108,9 @@ def compile_units(sources: Sequence[Source], target: Target, workdir: Path, *,
     common = [*COMPILE_FLAGS, optimize, "-target", target.triple, *target.cpu_flags,
               "-fPIC" if shared else "-fno-pic", *_include_flags(include_dirs),
               *_prefix_maps(work, units), *flags]
-    objects = [work / f"{Path(unit).stem[:40]}_{i}.o" for i, unit in enumerate(units)]
-    commands = [["cc", *common, "-c", unit, "-o", obj.name]
+    form, suffix = ("-S", "s") if assembly else ("-c", "o")
+    objects = [work / f"{Path(unit).stem[:40]}_{i}.{suffix}" for i, unit in enumerate(units)]
+    commands = [["cc", *common, form, unit, "-o", obj.name]
                 for unit, obj in zip(units, objects, strict=True)]
     with events.Progress("compile", len(commands)) as progress, _scratch(work) as scratch:
         _run_all(commands, work, scratch, jobs or knobs.jobs(), progress)

@@ -1,0 +1,105 @@
+// The innermost loops of all kernels of f32: sums of products of T columns and B vectors of weights, in registers.
+#pragma once
+#include "of_stream.h"
+
+// Elements of a column that one load takes. Arm multiplies by any element of a register; x86 fills a register with an
+// element on its way from memory.
+#ifdef __aarch64__
+enum { OF_TAKEN = 4 };
+#else
+enum { OF_TAKEN = 1 };
+#endif
+
+// Keeps the compiler from loading elements of a vector one by one.
+#ifdef __aarch64__
+#define OF_KEEP(vector) __asm__("" : "+w"(vector))
+#else
+#define OF_KEEP(vector)
+#endif
+
+// Column t is number first + t * step of those that lie `size` elements apart. Where EDGE is set, those outside of
+// [0, end) are left out.
+struct of_columns { ix first; int step; ix end; ptrdiff_t size; };
+
+// Whether column t is there.
+AI bool of_sums_has(const struct of_columns k, const int EDGE, int t) {
+  const ix at = k.first + t * k.step;
+  return !EDGE || (at >= 0 && at < k.end);
+}
+
+// One element of each column times a row of weights, whose vectors lie `each` elements apart.
+AI void of_sums_one(const int T, const int B, const int EDGE, const struct of_columns k, const float *x, const float *w,
+                    const ix each, struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  of_vf wv[OF_MAX_B];
+  of_stream_step(ahead, 1);
+  OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * each);
+  OF_UNROLL for (int t = 0; t < T; t++) {
+    if (!of_sums_has(k, EDGE, t)) continue;
+    OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += x[(k.first + t * k.step) * k.size] * wv[b];
+  }
+}
+
+// OF_TAKEN elements of each column in xv, times as many rows of weights, `row` elements apart. Where there are `next`
+// elements, each column's are loaded behind the last use of these.
+AI void of_sums_taken(const int T, const int B, const int EDGE, const struct of_columns k, const float *next,
+                      const float *w, const ix row, const ix each, struct of_stream *ahead, of_vf xv[OF_MAX_T],
+                      of_vf wv[OF_MAX_B], of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  of_vf more[OF_MAX_B];
+  of_stream_step(ahead, OF_TAKEN);
+  OF_UNROLL for (int j = 0; j < OF_TAKEN; j++) {
+    if (next || j + 1 < OF_TAKEN)
+      OF_UNROLL for (int b = 0; b < B; b++) more[b] = *(const of_vf *)(w + (j + 1) * row + b * each);
+    OF_UNROLL for (int t = 0; t < T; t++) {
+      if (!of_sums_has(k, EDGE, t)) continue;
+      OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += xv[t][j] * wv[b];
+      if (next && j + 1 == OF_TAKEN) xv[t] = *(const of_vfu *)(next + (k.first + t * k.step) * k.size);
+    }
+    OF_UNROLL for (int b = 0; b < B; b++) wv[b] = more[b];
+  }
+}
+
+// One element of each column, where columns lie next to each other: several columns in one load.
+AI void of_sums_row(const int T, const int B, const int step, const float *x, const float *w, const ix each,
+                    struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  of_vf xv[OF_MAX_T], wv[OF_MAX_B];
+  const int last = (T - 1) * step + 1 - OF_TAKEN;  // the last load, lest one reads beyond the last column
+  of_stream_step(ahead, 1);
+  OF_UNROLL for (int i = 0; i * OF_TAKEN < last + OF_TAKEN; i++) {
+    xv[i] = *(const of_vfu *)(x + (i * OF_TAKEN < last ? i * OF_TAKEN : last));
+    OF_KEEP(xv[i]);
+  }
+  OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * each);
+  OF_UNROLL for (int t = 0; t < T; t++) {
+    const int at = t * step, i = at / OF_TAKEN, from = i * OF_TAKEN < last ? i * OF_TAKEN : last;
+    OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += xv[i][at - from] * wv[b];
+  }
+}
+
+// The first n elements of each column.
+AI void of_sums(const int T, const int B, const int EDGE, const ix n, const struct of_columns k, const float *x,
+                const float *w, const ix row, const ix each, struct of_stream *ahead,
+                of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  if (OF_TAKEN > 1 && !EDGE && n == 1 && k.size == 1 && (T - 1) * k.step >= OF_TAKEN && k.step < 4) {
+    of_sums_row(T, B, k.step, x + k.first, w, each, ahead, acc);
+    return;
+  }
+  const ix whole = OF_TAKEN > 1 ? n / OF_TAKEN * OF_TAKEN : 0;
+  of_vf xv[OF_MAX_T], wv[OF_MAX_B];
+  if (whole) {
+    OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * each);
+    OF_UNROLL for (int t = 0; t < T; t++)
+      if (of_sums_has(k, EDGE, t)) xv[t] = *(const of_vfu *)(x + (k.first + t * k.step) * k.size);
+  }
+  ix i = 0;
+  OF_ROLLED for (; i + OF_TAKEN < whole; i += OF_TAKEN)
+    of_sums_taken(T, B, EDGE, k, x + i + OF_TAKEN, w + i * row, row, each, ahead, xv, wv, acc);
+  if (whole) of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, ahead, xv, wv, acc);
+  OF_UNROLL4 for (i = whole; i < n; i++)
+    of_sums_one(T, B, EDGE, k, x + i, w + i * row, each, ahead, acc);
+}
+
+// All sums zero.
+AI void of_sums_begin(const int T, const int B, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
+}
