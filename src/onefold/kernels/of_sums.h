@@ -39,22 +39,23 @@ AI void of_sums_one(const int T, const int B, const int EDGE, const struct of_co
   }
 }
 
-// OF_TAKEN elements of each column in xv, times as many rows of weights, `row` elements apart. Where there are `next`
-// elements, each column's are loaded behind the last use of these.
+// OF_TAKEN elements of each column in xv, times as many rows of weights, `row` elements apart, the first one in wv.
+// For cores that execute in order everything is loaded a row before it is needed: weights, and the `next` elements of
+// each column, if there are some, behind the last use of these.
 AI void of_sums_taken(const int T, const int B, const int EDGE, const struct of_columns k, const float *next,
                       const float *w, const ix row, const ix each, struct of_stream *ahead, of_vf xv[OF_MAX_T],
                       of_vf wv[OF_MAX_B], of_vf acc[OF_MAX_B][OF_MAX_T]) {
   of_vf more[OF_MAX_B];
   of_stream_step(ahead, OF_TAKEN);
   OF_UNROLL for (int j = 0; j < OF_TAKEN; j++) {
-    if (next || j + 1 < OF_TAKEN)
-      OF_UNROLL for (int b = 0; b < B; b++) more[b] = *(const of_vf *)(w + (j + 1) * row + b * each);
+    const bool last = !next && j + 1 == OF_TAKEN;
+    OF_UNROLL for (int b = 0; b < B && !last; b++) more[b] = *(const of_vf *)(w + (j + 1) * row + b * each);
     OF_UNROLL for (int t = 0; t < T; t++) {
       if (!of_sums_has(k, EDGE, t)) continue;
       OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += xv[t][j] * wv[b];
       if (next && j + 1 == OF_TAKEN) xv[t] = *(const of_vfu *)(next + (k.first + t * k.step) * k.size);
     }
-    OF_UNROLL for (int b = 0; b < B; b++) wv[b] = more[b];
+    OF_UNROLL for (int b = 0; b < B && !last; b++) wv[b] = more[b];
   }
 }
 
