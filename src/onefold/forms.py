@@ -41,7 +41,7 @@ from onefold.run import cache as store
 from onefold.run import tuned
 from onefold.run.artifact import Artifact
 from onefold.run.session import Loaded, PreparedCall
-from onefold.target import Target, find, require_features
+from onefold.target import Target, best_level, require_features
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -148,7 +148,7 @@ class Program:
         fallback: bool = True, cache: bool = True,
     ) -> None:  # fmt: skip
         self.model = model
-        self.target: Target = find(target)
+        self.target: Target = best_level(target)
         self.options = options
         self.wanted = wanted
         self.fallback = fallback

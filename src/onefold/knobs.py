@@ -92,6 +92,9 @@ JOBS = _knob("ONEFOLD_JOBS", count(1, 1024), 0,
 THREADS = _knob("ONEFOLD_THREADS", count(1, 256), 0,
                 "threads that calls of programs for several may run on, all calls together "
                 "(default: one per CPU that this process may use)")
+LEVEL = _knob("ONEFOLD_LEVEL", str, "",
+              "which of its levels a program for several CPUs runs, by the target's last word, as "
+              "v3 (default: the last one that this CPU is as good as)")
 COMPILE_TIMEOUT = _knob("ONEFOLD_COMPILE_TIMEOUT", count(1, _EVERY), 600,
                         "seconds one compiler or linker run may take")
 EMULATOR_TIMEOUT = _knob("ONEFOLD_EMULATOR_TIMEOUT", count(1, _EVERY), 120,

@@ -29,6 +29,7 @@ FLOW = [
     ["feeds"],
     ["plan.program"],
     ["codegen.model"],  # a planned program as C text
+    ["codegen.levels"],  # several as one
     ["plan"],
     ["run"],
     ["backends"],

@@ -65,6 +65,9 @@ def _show(facts: dict[str, Any], out: Out) -> None:
         for key, text in _ROWS
     ]  # fmt: skip
     out.table(["", Column("bytes", right=True)], rows)
+    for v in r.get("levels", ()):
+        out.line(f"level {v['name']}: {count(v['code_bytes'])} bytes of code, reads "
+                 f"{count(v['weights_bytes'])} bytes of weights")  # fmt: skip
     if r.get("stack_note"):
         out.line(f"the stack is not known: {r['stack_note']}")
     if r["tuned"]:

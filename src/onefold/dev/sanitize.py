@@ -138,7 +138,7 @@ def run(program: Program, arrays: Sequence[Array], env: Mapping[str, int], cc: s
         for file, text in sources.files.items():
             (folder / file).write_text(text, "utf-8")
         (folder / "main.c").write_text(main_text(program, "m"), "utf-8")
-        write_weights(program, folder / "weights.bin")
+        write_weights([program], folder / "weights.bin")
         table = [env.get(s.name, 0) for s in (*program.dims, *program.found)]
         (folder / "dims.bin").write_bytes(np.array(table, np.int64).tobytes())
         for k, (a, port) in enumerate(zip(arrays, program.inputs, strict=True)):

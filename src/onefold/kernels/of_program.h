@@ -7,7 +7,9 @@ typedef ptrdiff_t ix;  // sizes and indices
 // Inlined into a caller that passes shapes as constants, and so becomes a loop nest for them.
 #define AI static inline __attribute__((always_inline, unused))
 #define OF_HIDDEN __attribute__((visibility("hidden")))
+#ifndef OF_PUBLIC  // hidden where several programs are parts of one
 #define OF_PUBLIC __attribute__((visibility("default")))
+#endif
 
 // Reasons that a step gives for stopping the program; the runtime knows them by these numbers.
 enum {

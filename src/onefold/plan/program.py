@@ -202,6 +202,12 @@ def flat(steps: Sequence[AnyStep]) -> Iterator[Step]:
             yield from flat(s.body)
 
 
+def used_constants(program: Program) -> list[Buffer]:
+    """The constants that steps read, each once."""
+    found = {id(b.root): b.root for s in program.flat() for b in s.reads}
+    return [b for b in found.values() if b.kind == "const"]
+
+
 def byte_size(t: TensorType) -> int:
     """Largest number of bytes that a tensor of this type takes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from onefold.codegen.text import c_name
 from onefold.errors import DiskError
 from onefold.ir.graph import Array
 from onefold.ir.types import TensorType
-from onefold.plan.program import Port, Program, Recipe
+from onefold.plan.program import Port, Program, Recipe, used_constants
 from onefold.run import toolchain, tuned
 from onefold.run.artifact import FORMAT, KERNELS, LIBRARY, MANIFEST, WEIGHTS, Artifact
 from onefold.target import Target
@@ -30,7 +31,7 @@ def build(
     events.emit("sources", files=sources.files)
     for name, text in sources.files.items():
         (folder / name).write_text(text, "utf-8")
-    write_weights(program, folder / WEIGHTS)
+    write_weights([program], folder / WEIGHTS)
     objects = toolchain.compile_units(
         [folder / u for u in sources.units], target, folder, include_dirs=[KERNELS],
         shared=True, optimize=optimize,
@@ -43,12 +44,15 @@ def build(
     return Artifact(folder, facts)
 
 
-def write_weights(program: Program, path: Path) -> None:
-    """All constants in use at their offsets, one at a time, so that memory stays small."""
+def write_weights(programs: Sequence[Program], path: Path) -> None:
+    """All constants in use at their offsets, one at a time, so that memory stays small. Several
+    programs that share them have the equal ones at equal offsets."""
     at = 0
+    total = programs[0].weights_bytes
+    constants = {(b.offset, b.bytes): b for p in programs for b in used_constants(p)}
     try:
-        with path.open("wb") as f, events.Progress("weights", program.weights_bytes) as progress:
-            for b in sorted(used_constants(program), key=lambda b: b.offset):
+        with path.open("wb") as f, events.Progress("weights", total) as progress:
+            for b in (constants[k] for k in sorted(constants)):
                 assert b.data is not None
                 f.write(b"\0" * (b.offset - at))
                 at = b.offset
@@ -57,18 +61,9 @@ def write_weights(program: Program, path: Path) -> None:
                     f.write(chunk)
                     at += len(chunk)
                     progress.step("", len(chunk))
-            f.write(b"\0" * (program.weights_bytes - at))
+            f.write(b"\0" * (total - at))
     except OSError as e:
         raise DiskError("the weights cannot be written", where=str(path), why=str(e)) from None
-
-
-def used_constants(program: Program) -> list[Any]:
-    seen: dict[int, Any] = {}
-    for s in program.flat():
-        for b in s.reads:
-            if b.root.kind == "const":
-                seen[id(b.root)] = b.root
-    return list(seen.values())
 
 
 def stored_bytes(data: Array, t: TensorType) -> Array:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onefold.backends.cpu import Cpu
+from onefold.codegen.levels import Level, baseline, emit_levels, share
 from onefold.codegen.model import Sources, emit
 from onefold.codegen.text import c_name, is_c_name
 from onefold.errors import (
@@ -30,14 +31,14 @@ from onefold.ir import dims as sizes
 from onefold.ir.graph import Array, Graph
 from onefold.options import Options, check_optimize, check_threads
 from onefold.plan import plan
-from onefold.plan.program import Program
+from onefold.plan.program import Program, used_constants
 from onefold.run import elf, emulator, toolchain
 from onefold.run.artifact import KERNELS
 from onefold.run.building import manifest, write_weights
 from onefold.run.ports import PortFacts, shape_of
 from onefold.run.tuned import times_for
 from onefold.ship.sources import main_source, weights_source
-from onefold.target import Target, find, require_buildable
+from onefold.target import Target, levels, require_buildable
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -121,13 +122,15 @@ def build(
                 "nothing that begins with of_",
             remedy=f"Take for instance '{c_name(prefix, 32)}'.",
         )  # fmt: skip
-    t = find(target)
-    graph = graph_for(model, t, shapes, dims, states, values)
     stem = model.name.rsplit(".", 1)[0]
     name = prefix or c_name(stem, 32).lower()
-    graph.name = stem
+    parts = []
+    for t in levels(target):
+        graph = graph_for(model, t, shapes, dims, states, values)
+        graph.name = stem
+        parts.append((graph, t))
     with _whole(Path(out)):
-        return build_graph(graph, t, out, name, optimize, measure, threads, exact, tuned)
+        return _build(parts, out, name, optimize, measure, threads, exact, tuned)
 
 
 @contextmanager
@@ -147,6 +150,15 @@ def build_graph(
     threads: int = 1, exact: bool = False, tuned: bool = False,
 ) -> Bundle:  # fmt: skip
     """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
+    return _build([(graph, t)], out, name, optimize, measure, threads, exact, tuned)
+
+
+def _build(
+    parts: Sequence[tuple[Graph, Target]], out: Path | str, name: str, optimize: str,
+    measure: bool, threads: int, exact: bool, tuned: bool,
+) -> Bundle:  # fmt: skip
+    """One graph for each level, the least first."""
+    t = parts[0][1]
     if threads > 1 and t.os != "linux":
         raise TargetError(
             f"programs for '{t.name}' run on one thread, not on {threads}",
@@ -157,15 +169,29 @@ def build_graph(
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
     goal = optimize or ("size" if t.os == "none" else "latency")
-    known = times_for(t) if tuned else None
-    options = Options(threads=threads, optimize=goal, exact=exact, tuned=known)
-    program = plan(graph, t, options)
-    sources = emit(program, name)
-    _write_sources(program, sources, t, folder)
+    found = []
+    for graph, at in parts:
+        known = times_for(at) if tuned else None
+        options = Options(threads=threads, optimize=goal, exact=exact, tuned=known)
+        found.append(Level(at, plan(graph, at, options)))
+    share([v.program for v in found])
+    leveled = emit_levels(found, name) if len(found) > 1 else None
+    program = leveled.program if leveled else found[0].program
+    whole = leveled.whole if leveled else emit(program, name)
+    units = [_Unit(whole, baseline(t) if leveled else t)]
+    for v, part in zip(found, leveled.parts if leveled else (), strict=False):
+        units.append(_Unit(part, v.target, ("-DOF_PUBLIC=OF_HIDDEN",)))
+    _write_sources(program, units, [v.program for v in found], folder)
     with _fitting(program, t):
-        made = _compile(sources, t, folder, options.level(t))
+        made = _compile(units, folder, options.level(t))
     report = _report(program, t, made, options)
-    facts = manifest(program, sources, t)
+    facts = manifest(program, whole, t)
+    if leveled:
+        report["levels"] = [_level_facts(v, made.objects[k + 1]) for k, v in enumerate(found)]
+        facts["levels"] = [
+            {"name": v.word, "target": v.target.facts(), "labels": list(part.labels)}
+            for v, part in zip(found, leveled.parts, strict=True)
+        ]
     bundle = Bundle(
         folder, name, t, made.library, made.program, report,
         tuple((p.name, _upper(p.type.shape), p.type.dtype.name) for p in program.inputs),
@@ -224,49 +250,81 @@ def graph_for(
 
 
 @dataclass(frozen=True)
+class _Unit:
+    """Sources that are compiled for one machine."""
+
+    sources: Sources
+    target: Target
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Made:
-    objects: tuple[Path, ...]
+    """objects: those of each unit."""
+
+    objects: tuple[tuple[Path, ...], ...]
     weights: Path
     library: Path
     program: Path
 
 
-def _write_sources(program: Program, sources: Sources, t: Target, folder: Path) -> None:
-    for name, text in sources.files.items():
-        (folder / name).write_text(text, "utf-8")
-    p = sources.prefix
-    write_weights(program, folder / f"{p}_weights.bin")
+def _write_sources(
+    program: Program, units: Sequence[_Unit], programs: Sequence[Program], folder: Path
+) -> None:
+    for unit in units:
+        for name, text in unit.sources.files.items():
+            (folder / name).write_text(text, "utf-8")
+    p, t = units[0].sources.prefix, units[0].target
+    write_weights(programs, folder / f"{p}_weights.bin")
     (folder / f"{p}_weights.c").write_text(weights_source(p, program.weights_bytes), "utf-8")
-    (folder / "main.c").write_text(main_source(program, p, t), "utf-8")
+    lowest = units[1].target.name if len(units) > 1 else ""
+    (folder / "main.c").write_text(main_source(program, p, t, lowest), "utf-8")
     headers = folder / "kernels"
     headers.mkdir(exist_ok=True)
     for h in KERNELS.glob("*.h"):
         shutil.copyfile(h, headers / h.name)
 
 
-def _compile(sources: Sources, t: Target, folder: Path, level: str) -> _Made:
+def _compile(units: Sequence[_Unit], folder: Path, level: str) -> _Made:
     from onefold.run.bare import INCLUDE
 
-    units = [folder / u for u in sources.units]
-    objects = toolchain.compile_units(
-        units, t, folder, include_dirs=[folder / "kernels", folder], optimize=level
-    )
+    made = []
+    for unit in units:
+        paths = [folder / u for u in unit.sources.units]
+        objects = toolchain.compile_units(
+            paths, unit.target, folder, include_dirs=[folder / "kernels", folder],
+            flags=unit.flags, optimize=level,
+        )  # fmt: skip
+        named = [_rename(o, f"{u.stem}.o") for o, u in zip(objects, paths, strict=True)]
+        made.append(tuple(named))
+    prefix, t = units[0].sources.prefix, units[0].target
     weights, runner = toolchain.compile_units(
-        [folder / f"{sources.prefix}_weights.c", folder / "main.c"], t, folder,
+        [folder / f"{prefix}_weights.c", folder / "main.c"], t, folder,
         include_dirs=[folder, INCLUDE], optimize="-O1", jobs=1,
     )  # fmt: skip
-    renamed = [_rename(o, f"{Path(u).stem}.o") for o, u in zip(objects, units, strict=True)]
-    weights, runner = _rename(weights, f"{sources.prefix}_weights.o"), _rename(runner, "main.o")
-    library = folder / f"lib{sources.prefix}.a"
-    toolchain.archive([*renamed, weights], library)
+    weights, runner = _rename(weights, f"{prefix}_weights.o"), _rename(runner, "main.o")
+    every = [*(o for some in made for o in some), weights]
+    library = folder / f"lib{prefix}.a"
+    toolchain.archive(every, library)
     if t.os == "none":
-        program = folder / f"{sources.prefix}.elf"
-        toolchain.link_firmware([runner, *renamed, weights], program, t)
+        program = folder / f"{prefix}.elf"
+        toolchain.link_firmware([runner, *every], program, t)
     else:
-        program = folder / f"{sources.prefix}_run"
-        toolchain.link_executable([runner, *renamed, weights], program, t)
+        program = folder / f"{prefix}_run"
+        toolchain.link_executable([runner, *every], program, t)
     runner.unlink()
-    return _Made(tuple(renamed), weights, library, program)
+    return _Made(tuple(made), weights, library, program)
+
+
+def _level_facts(v: Level, objects: Sequence[Path]) -> dict[str, Any]:
+    """What one level takes of the whole."""
+    sizes = [elf.sizes(o) for o in objects]
+    return {
+        "name": v.word, "target": v.target.name,
+        "code_bytes": sum(s.code + s.constants for s in sizes),
+        "weights_bytes": sum(b.bytes for b in used_constants(v.program)),
+        "arena_bytes": v.program.arena_bytes,
+    }  # fmt: skip
 
 
 @contextmanager
@@ -303,7 +361,7 @@ def _rename(o: Path, name: str) -> Path:
 def _report(
     program: Program, t: Target, made: _Made, options: Options
 ) -> dict[str, Any]:
-    objects = [elf.sizes(o) for o in made.objects]
+    objects = [elf.sizes(o) for some in made.objects for o in some]
     code = sum(s.code + s.constants for s in objects)
     data = sum(s.data + s.zeroed for s in objects)
     return {

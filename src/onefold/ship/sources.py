@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from onefold.codegen.levels import VARIABLE
 from onefold.codegen.text import c_comment
 from onefold.plan.program import Program
 from onefold.target import Target
+
+BELOW_STATUS = 6  # of a runner whose CPU has no kernels
 
 
 def weights_source(prefix: str, size: int) -> str:
@@ -23,9 +26,12 @@ def weights_source(prefix: str, size: int) -> str:
     )
 
 
-def main_source(program: Program, prefix: str, target: Target) -> str:
+def main_source(program: Program, prefix: str, target: Target, lowest: str = "") -> str:
     """A program that reads input0.bin ... and, where the caller gives sizes, dims.bin, runs the
-    model, and writes output0.bin ..., the sizes of the run and the bytes of stack that it took."""
+    model, and writes output0.bin ..., the sizes of the run and the bytes of stack that it took.
+
+    lowest: the least CPU of a program that has kernels for several.
+    """
     ins, outs = len(program.inputs), len(program.outputs)
     dims = len(program.dims) + len(program.found)
     up = prefix.upper()
@@ -59,8 +65,15 @@ def main_source(program: Program, prefix: str, target: Target) -> str:
         f'  put("output{k}.bin", output{k}, {up}_OUTPUT{k}_BYTES);\n' for k in range(outs)
     )
     writes += f'  put("sizes.bin", dims, {8 * dims});\n' if dims else ""
+    refuse = (
+        f'  if ({prefix}_level() < 0) {{\n'
+        f'    fprintf(stderr, "this CPU is not as good as {lowest}, the least that there are "\n'
+        f'            "kernels for, or as what {VARIABLE} asks for\\n");\n'
+        f"    return {BELOW_STATUS};\n  }}\n"
+    )  # fmt: skip
     call = (
-        f"  {prefix}_state_init(state);\n"
+        (refuse if lowest else "")
+        + f"  {prefix}_state_init(state);\n"
         f"  const void *const ins[] = {{{', '.join(f'input{k}' for k in range(ins)) or '0'}}};\n"
         f"  void *const results[] = {{{', '.join(f'output{k}' for k in range(outs)) or '0'}}};\n"
         f"  static int64_t dims[{max(dims, 1)}];\n"

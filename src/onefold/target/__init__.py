@@ -1,7 +1,8 @@
 """Machines as data: one TOML file per device in `devices/`, one per architecture in `isa/`.
 
 `find("cortex-m4f")` gives the facts of a device; `find("arm64+dotprod+i8mm")` adds features of
-its architecture; `find("host")` looks at the running machine.
+its architecture; `find("host")` looks at the running machine. `levels("x86-64-v2+v3+v4")` are the
+machines that one library is made for.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from onefold import knobs
 from onefold.errors import TargetError, did_you_mean, printable
 from onefold.target.host import host_arch, host_facts
 from onefold.target.model import Emulator, Feature, Isa, Memory, Target
 
-__all__ = ["Emulator", "Feature", "Isa", "Memory", "Target", "find", "host_arch", "load_isa",
-           "missing_features", "require_buildable", "require_features", "runs_here", "targets"]
+__all__ = ["Emulator", "Feature", "Isa", "Memory", "Target", "best_level", "find", "host_arch",
+           "level_word", "levels", "load_isa", "missing_features", "require_buildable",
+           "require_features", "runs_here", "targets"]
 
 _HERE = Path(__file__).parent
 
@@ -27,7 +30,8 @@ def targets() -> tuple[str, ...]:
 
 @cache
 def find(name: str) -> Target:
-    """The target of that name, with features added by `+NAME` suffixes.
+    """The target of that name, with features added by `+NAME` suffixes, or replaced by a later one
+    of its series (`+v3`).
 
     Raises `TargetError` for an unknown device or feature, naming the nearest known ones.
     """
@@ -37,7 +41,75 @@ def find(name: str) -> Target:
         raise TargetError(f"there is no target '{printable(name, 60)}'",
                           why=did_you_mean(base, known) or "Known are " + ", ".join(known) + ".")
     target = _host() if base == "host" else _device(base)
-    return _with_features(target, tuple(extra), name) if extra else target
+    features: list[str] = []
+    for word in extra:
+        if (later := _series(base, word)) in known:
+            target = _device(later)
+        else:
+            features.append(word)
+    return _with_features(target, tuple(features), name) if features else target
+
+
+@cache
+def levels(name: str) -> tuple[Target, ...]:
+    """The machines that a program for this target has kernels for, the least one first: with
+    suffixes (`x86-64-v2+v3+v4`, `arm64+dotprod+i8mm`) one for the device alone and one for it with
+    each suffix and those before.
+
+    Raises `TargetError` where one is unknown, has nothing that the one before lacks, or cannot be
+    told from it by a running program.
+    """
+    base, *extra = str(name).strip().split("+")
+    whole = find(name)
+    if whole.is_host or whole.os != "linux":
+        return (whole,)
+    found = [find(base)]
+    for k, word in enumerate(extra):
+        at = find("+".join([base, *extra[: k + 1]]))
+        if not found[-1].features < at.features:
+            raise TargetError(
+                f"the levels of '{printable(name, 60)}' do not ascend",
+                why=f"'{word}' has nothing that '{([base, *extra])[k]}' lacks",
+                remedy="Name the least one first, and each after what it needs.",
+                kind=TargetError.UNKNOWN)
+        found.append(at)
+    rows = load_isa(whole.arch).features
+    blind = sorted(n for n in whole.features if not rows[n].detect)
+    if extra and blind:
+        raise TargetError(
+            f"a program cannot find out whether a CPU has {', '.join(blind)}",
+            where=f"target {printable(name, 60)}", kind=TargetError.CANNOT)
+    return tuple(found)
+
+
+def level_word(t: Target) -> str:
+    """The short name of a level: its last suffix, or the device's (`v3` of `x86-64-v3`)."""
+    last = t.name.rpartition("+")[2]
+    series = last.rpartition("-")[0]
+    alike = [n for n in targets() if n.rpartition("-")[0] == series]
+    return last.rpartition("-")[2] if len(alike) > 1 else last
+
+
+def best_level(name: str) -> Target:
+    """The last level of a target that this machine is as good as, or the one that ONEFOLD_LEVEL
+    asks for. Raises `TargetError` where it is below all of them, or below that one."""
+    found = levels(name)
+    asked = knobs.LEVEL.get()
+    if len(found) == 1:
+        return found[0]
+    words = [level_word(t) for t in found]
+    if asked and asked not in words:
+        raise TargetError(
+            f"ONEFOLD_LEVEL asks for '{printable(asked, 40)}'", where=f"target {name}",
+            why=f"the levels are {', '.join(words)}", kind=TargetError.UNKNOWN)
+    wanted = [t for t in found if not asked or level_word(t) == asked]
+    fit = [t for t in wanted if not missing_features(t.arch, t.features)]
+    return fit[-1] if fit else wanted[0]
+
+
+def _series(base: str, word: str) -> str:
+    """The name of another device of the same series, as `x86-64-v3` for `x86-64-v2` and `v3`."""
+    return f"{base.rpartition('-')[0]}-{word}"
 
 
 def missing_features(arch: str, features: frozenset[str]) -> tuple[str, ...]:
@@ -83,7 +155,8 @@ def load_isa(arch: str) -> Isa:
     """The architecture described by `isa/ARCH.toml`."""
     data = _load(_HERE / "isa" / f"{arch}.toml")
     features = {name: Feature(name, row["compiler"], row.get("probe", ""),
-                              tuple(row.get("implies", ())), row.get("vector_bytes", 0))
+                              tuple(row.get("implies", ())), row.get("vector_bytes", 0),
+                                row.get("detect", ""))
                 for name, row in data.get("feature", {}).items()}
     return Isa(arch, data["triple"], data["pointer_bytes"], features)
 
@@ -134,11 +207,14 @@ def _with_features(base: Target, extra: tuple[str, ...], name: str) -> Target:
             f"features cannot be added to '{base.name}'", where=f"target {name}",
             why="it is one processor, whose features are known", kind=TargetError.CANNOT,
             remedy="Choose the target that has them; `onefold targets` lists all.")
+    series = base.name.rpartition("-")[0]
+    known = [n.rpartition("-")[2] for n in targets() if n.rpartition("-")[0] == series != ""]
+    known += isa.features
     for word in extra:
         if word not in isa.features:
             raise TargetError(
                 f"'{printable(word, 40)}' is not a feature of {base.arch}", where=f"target {name}",
-                why=did_you_mean(word, isa.features) or "Known are " + ", ".join(isa.features))
+                why=did_you_mean(word, known) or "Known are " + ", ".join(known))
     features = isa.closure(base.features | frozenset(extra))
     added = (isa.features[n].compiler for n in sorted(features - base.features))
     return replace(base, name="+".join([base.name, *extra]), features=features,

@@ -20,6 +20,8 @@ class Feature:
     """The word in /proc/cpuinfo that shows it; empty where there is no such file."""
     implies: tuple[str, ...] = ()
     vector_bytes: int = 0
+    detect: str = ""
+    """Where a program finds it at run time, as arguments of `of_cpu_has` in of_cpu.h."""
 
 
 @dataclass(frozen=True, slots=True)
