@@ -150,7 +150,7 @@ class KernelChoice:
         if choice is not None and choice.cost:
             others = [c for c in self.offers(node) if c is not choice]
             if not choice.seconds:  # tiles of one kernel differ little by estimate
-                others = [c for c in others if _kernel(c) != _kernel(choice)]
+                others = [c for c in others if kernel_of(c) != kernel_of(choice)]
             second = min(others, key=lambda c: c.seconds or c.cost, default=None)
             if second is not None:
                 choice = replace(choice, next_best=_told(second, choice))
@@ -175,7 +175,8 @@ def _told(other: Choice, best: Choice) -> str:
     return f"{other.name} ({other.cost / best.cost:.2g}x)"
 
 
-def _kernel(c: Choice) -> str:
+def kernel_of(c: Choice) -> str:
+    """The name without the sizes of tiles."""
     return c.name.rstrip("0123456789x_")
 
 

@@ -55,7 +55,7 @@ def profile(
             counted.append(program.ticks()[:-1])
             progress.step("", 1)
     counts = [middle(c) for c in zip(*counted, strict=True)]
-    per_second = _ticks_per_second(program)
+    per_second = ticks_per_second(program.ticks)
     total = sum(counts) or 1
     return [
         StepTime(k, s["origin"], s["op"], s["algorithm"] or s["backend"],
@@ -64,8 +64,9 @@ def profile(
     ]  # fmt: skip
 
 
-def _ticks_per_second(program: Program) -> float:
-    first, begin = program.ticks()[-1], time.perf_counter()
+def ticks_per_second(ticks: Callable[[], Sequence[int]]) -> float:
+    """The rate of the clock that a program counts by; ticks: gives its time now at the end."""
+    first, begin = ticks()[-1], time.perf_counter()
     time.sleep(CALIBRATION_S)
-    last, end = program.ticks()[-1], time.perf_counter()
+    last, end = ticks()[-1], time.perf_counter()
     return (last - first) / (end - begin)

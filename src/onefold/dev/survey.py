@@ -11,6 +11,7 @@ from onefold.errors import OnefoldError, OptionError, did_you_mean
 from onefold.ir import dims
 from onefold.ir.graph import Graph, Node, Value
 from onefold.ir.types import TensorType
+from onefold.options import Options
 
 if TYPE_CHECKING:
     from onefold.api import Model
@@ -106,24 +107,28 @@ def survey(model: Model, binding: Binding, target: Target, after: str = "") -> S
     if after != IMPORT:
         found.applied = [Applied(a.name, a.changes) for a in pipeline.run(graph, after)]
     if not after:
-        _plan(found)
+        plan_parts(found)
     return found
 
 
-def _plan(found: Survey) -> None:
+def plan_parts(found: Survey, options: Options | None = None) -> None:
+    """The parts of an optimised graph and their plans; by default as `Model.compile` makes them."""
     from onefold.backends import Backend
     from onefold.backends.cpu import Cpu
     from onefold.backends.reference import Reference
     from onefold.plan import plan
     from onefold.plan.partition import partition
+    from onefold.run.tuned import times_for
 
+    if options is None:
+        options = Options(tuned=times_for(found.target))
     backends: Sequence[Backend] = [Cpu(), Reference()]
     found.parts = partition(found.graph, backends, found.target)
     for part in found.parts:
         if part.backend.name != "cpu":
             continue
         with events.collected() as heard:
-            program = plan(part.graph, found.target)
+            program = plan(part.graph, found.target, options)
         assembler = next(e.facts["assembler"] for e in heard if e.kind == "plan")
         found.planned.append(Planned(program, assembler))
 

@@ -79,14 +79,14 @@ def _line(n: Node) -> str:
 
 
 def _places(story: Story, graph: Graph, layers: tuple[str, ...], target: Target) -> None:
-    from onefold.dev.survey import Survey, _plan
+    from onefold.dev.survey import Survey, plan_parts
 
     nodes = _of(graph, layers)
     if not nodes:
         story.ending = "nothing of it is left: its result is known beforehand, or nobody reads it"
         return
     seen = Survey(graph, target)
-    _plan(seen)
+    plan_parts(seen)
     owner = {id(n): p.backend.name for p in seen.parts for n in p.graph.nodes}
     for n in nodes:
         if id(n) in owner:
