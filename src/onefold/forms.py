@@ -467,25 +467,24 @@ class FormBuilder:
                 raise
             weakref.finalize(form, shutil.rmtree, folder, ignore_errors=True)
             return form
-        key = self._key()
-        entry = store.get(key, self._fits)
+        base, known = self._key(), p.options.tuned
+        key = tuned.key_of(base, known)
+        entry = store.get(key) if key else None
         graph: Graph | None = None
         parts: Sequence[Part] = ()
         if entry is None:
             graph, parts = self._parts()
             g, ps = graph, parts
             entry = store.get_or_build(
-                key, lambda folder: self._write(folder, g, ps), self._fits
-            )
+                key or base, lambda folder: self._write(folder, g, ps),
+                lambda meta: tuned.remembered(base, meta["tuned"]),
+            )  # fmt: skip
         elif not entry.meta["plain"]:
             graph, parts = self._parts()
         return self._open(entry.path, entry.meta, graph, parts)
 
-    def _fits(self, meta: Mapping[str, Any]) -> bool:
-        """Whether the kernels of an entry would be chosen the same with the times known today."""
-        return all(tuned.unchanged(f, self.program.options.tuned) for f in meta["tuned"])
-
     def _key(self) -> str:
+        """Of everything but the times that kernels have been chosen by."""
         import json
 
         from onefold.run import toolchain
@@ -496,7 +495,7 @@ class FormBuilder:
         wanted = json.dumps(
             [dict(b.shapes), dict(b.dims), values, dict(b.states), p.options.precision,
              p.options.threads, p.options.optimize, p.options.exact, p.options.profile,
-             p.options.tuned is not None, p.model.format, p.fallback],
+             p.model.format, p.fallback],
             sort_keys=True, default=list,
         )  # fmt: skip
         target = json.dumps(p.target.facts(), sort_keys=True)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onefold import plan
+from onefold import events, plan
+from onefold.codegen.family import signature
 from onefold.dev.cases import compare
 from onefold.dev.reference import Environment
 from onefold.ir import dtypes
@@ -35,6 +36,7 @@ from onefold.ops.quant_conv import (
     QuantFullyConnected,
 )
 from onefold.ops.quantized import QConv, QMatMul
+from onefold.options import DEFAULTS, Options
 from onefold.plan.program import Program
 from onefold.run import emulator
 from onefold.run.building import build
@@ -94,12 +96,14 @@ def algorithms(program: Program) -> list[str]:
     return [s.algorithm for s in program.flat()]
 
 
-def run_here(net: Net, target: str, folder: Path) -> tuple[list[Array], list[str]]:
+def run_here(
+    net: Net, target: str, folder: Path, options: Options = DEFAULTS
+) -> tuple[list[Array], list[str]]:
     """Results in this process; AssertionError where something beside an output was written."""
     t = find(target)
     if not runs_here(t):
         pytest.skip(f"this machine cannot run {target}")
-    program = plan.plan(net.graph, t)
+    program = plan.plan(net.graph, t, options)
     loaded = Loaded(build(program, t, folder))
     raw = []
     outs = []
@@ -116,9 +120,9 @@ def run_here(net: Net, target: str, folder: Path) -> tuple[list[Array], list[str
     return outs, algorithms(program)
 
 
-def check(net: Net, target: str, folder: Path) -> list[str]:
+def check(net: Net, target: str, folder: Path, options: Options = DEFAULTS) -> list[str]:
     want = net.expected()
-    got, used = run_here(net, target, folder)
+    got, used = run_here(net, target, folder, options)
     for k, (w, y) in enumerate(zip(want, got, strict=True)):
         producer = net.graph.outputs[k].producer
         exact = producer is not None and producer.op.exact
@@ -518,3 +522,25 @@ def test_family_on_arm64(name: str, target: str, tmp_path: Path) -> None:
     for w, y, v in zip(want, bundle.run(net.feeds), net.graph.outputs, strict=True):
         exact = v.producer is not None and v.producer.op.exact
         compare(w, y, f"{v.producer!r} on {target}", 0 if exact else 1e-5)
+
+
+@pytest.mark.parametrize("way", [1, -1], ids=["second", "last"])
+@pytest.mark.parametrize(("name", "target"), [c for c in cells() if c[1] in ("host", "x86-64-v3")])
+def test_other_ways(name: str, target: str, way: int, tmp_path: Path) -> None:
+    """What else families offer, chosen by times that are made up."""
+    t = find(target)
+    if not runs_here(t):
+        pytest.skip(f"this machine cannot run {target}")
+    net = NETS[name]()
+    with events.collected() as heard:
+        plan.plan(net.graph, t)
+    kernels = next(e.facts["assembler"] for e in heard if e.kind == "plan").kernels
+    chosen = {}
+    for n in net.graph.nodes:
+        offers = kernels.offers(n)
+        assert len({c.name for c in offers}) == len(offers), "names tell ways apart"
+        if len(offers) > 1:
+            chosen[signature(n, t, Options())] = {offers[way].name: 1e-6}
+    options = Options(tuned=chosen)
+    used = check(NETS[name](), target, tmp_path, options)
+    assert not chosen or {k for times in chosen.values() for k in times} & set(used)

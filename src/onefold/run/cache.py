@@ -41,7 +41,7 @@ RECENT = 60.0
 """Seconds for which a used entry is not evicted, since its files may not be open yet."""
 
 Build = Callable[[Path], Mapping[str, Any] | None]
-Fits = Callable[[Mapping[str, Any]], bool]
+Name = Callable[[Mapping[str, Any]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,67 +78,58 @@ def key(*parts: bytes | str) -> str:
     return digest.hexdigest()
 
 
-def _any(meta: Mapping[str, Any]) -> bool:
-    return True
-
-
-def get(key: str, fits: Fits = _any) -> Entry | None:
-    """The entry, verified, or None when there is none or it is damaged (then it is removed).
-
-    fits: whether an entry that is there can be used, by what its builder noted; one that cannot
-    stays until another one is built.
-    """
+def get(key: str) -> Entry | None:
+    """The entry, verified, or None when there is none or it is damaged (then it is removed)."""
     folder = _entries() / key
     try:
-        return _fitting(_open(key, folder), fits)
+        return _open(key, folder)
     except FileNotFoundError:
         return None
     except _Damaged as error:
         events.emit("cache.damaged", key=key, why=str(error))
         with KeyLock(_root("locks"), key):
             try:  # another process may have repaired it meanwhile
-                return _fitting(_open(key, folder), fits)
+                return _open(key, folder)
             except (FileNotFoundError, _Damaged):
                 _remove(folder)
     return None
 
 
-def _fitting(entry: Entry, fits: Fits) -> Entry | None:
-    return entry if fits(entry.meta) else None
-
-
-def get_or_build(key: str, build: Build, fits: Fits = _any) -> Entry:
-    """The entry, built by `build` if need be; fits: as for `get`.
+def get_or_build(key: str, build: Build, name: Name | None = None) -> Entry:
+    """The entry, built by `build` if need be. name: the key to store it under, by what `build`
+    returns, where that decides it.
 
     `build` receives an empty folder and fills it with files; what it returns is kept in the
     manifest (it must be JSON).  Of several processes only one builds, the others wait.
     Raises what `build` raises, `DiskError` when the disk is full, `CacheError` when the folder
     cannot be used.
     """
-    found = get(key, fits)
+    found = get(key)
     if found is None:
         with KeyLock(_root("locks"), key):
-            found = get_locked(key, fits) or _build(key, build)
-    events.emit("cache.build" if found.fresh else "cache.hit", key=key)
+            found = get_locked(key) or _build(key, build, name)
+    events.emit("cache.build" if found.fresh else "cache.hit", key=found.key)
     return found
 
 
-def get_locked(key: str, fits: Fits = _any) -> Entry | None:
+def get_locked(key: str) -> Entry | None:
     """As `get`, for a caller that holds the key's lock."""
     try:
-        return _fitting(_open(key, _entries() / key), fits)
+        return _open(key, _entries() / key)
     except (FileNotFoundError, _Damaged):
         return None
 
 
-def _build(key: str, build: Build) -> Entry:
+def _build(key: str, build: Build, name: Name | None) -> Entry:
     _sweep(key)
-    folder, final = _root("tmp") / f"{key}.{os.getpid()}", _entries() / key
+    folder = _root("tmp") / f"{key}.{os.getpid()}"
     try:
         with store.guarded("storing a program", folder):
             folder.mkdir()
         with store.guarded("building a program", folder, only_full=True):
             meta = dict(build(folder) or {})
+        key = name(meta) if name is not None else key
+        final = _entries() / key
         with store.guarded("storing a program", folder):
             total = _seal(folder, meta)
             _remove(final)

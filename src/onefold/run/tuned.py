@@ -19,7 +19,7 @@ from typing import Any
 
 from onefold import __version__, events
 from onefold.errors import CacheError
-from onefold.run import store
+from onefold.run import cache, store
 from onefold.run.lock import KeyLock
 from onefold.target import Target
 
@@ -81,21 +81,59 @@ def times_for(target: Target) -> dict[str, Mapping[str, float]]:
     return {node: r.times for (m, node), r in found.records.items() if m == here}
 
 
-def used(asked: Mapping[str, Mapping[str, float]]) -> dict[str, list[str] | dict[str, str]]:
-    """What a program that asked for these nodes was compiled with, as short digests."""
-    names = {_short(node) for node in asked}
+# --- which of them a program was compiled with ----------------------------------------------------
+#
+# They belong to its key in the cache; but which nodes it asks for is known only after it has been
+# planned. So that is kept beside the cache, by the rest of the key.
+
+
+def used(asked: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """What a program asked for, and what was known of that, as short digests."""
     known = {node: times for node, times in asked.items() if times}
-    return {"asked": sorted(names), "known": _known(names, known)}
+    return {"asked": sorted(map(_short, asked)), "known": _digests(known)}
 
 
-def unchanged(facts: Mapping[str, Any], known: Mapping[str, Mapping[str, float]] | None) -> bool:
-    """Whether a program compiled with these facts of `used` would be compiled the same today."""
-    return bool(_known(set(facts["asked"]), known) == facts["known"])
+def key_of(base: str, known: Mapping[str, Mapping[str, float]] | None) -> str:
+    """The key of a program in the cache; empty where it is not known what the program asks for."""
+    if not known:
+        return _key(base, {})
+    try:
+        asked = set(json.loads(_memo(base).read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return ""
+    return _key(base, {n: d for n, d in _digests(known).items() if n in asked})
 
 
-def _known(names: set[str], known: Mapping[str, Mapping[str, float]] | None) -> dict[str, str]:
-    short = {_short(node): times for node, times in (known or {}).items()}
-    return {n: _short(json.dumps(short[n], sort_keys=True)) for n in sorted(names & short.keys())}
+def remembered(base: str, facts: Iterable[Mapping[str, Any]]) -> str:
+    """The key of a program that has been compiled; facts: `used` of its parts. What it asked for
+    is remembered."""
+    asked: set[str] = set()
+    known: dict[str, str] = {}
+    for f in facts:
+        asked.update(f["asked"])
+        known.update(f["known"])
+    memo = _memo(base)
+    temporary = memo.with_suffix(f".{os.getpid()}")
+    try:
+        memo.parent.mkdir(mode=0o700, exist_ok=True)
+        temporary.write_text(json.dumps(sorted(asked)), "utf-8")
+        temporary.replace(memo)
+    except OSError:  # a full or read-only disk: the next process asks again
+        temporary.unlink(missing_ok=True)
+    return _key(base, known)
+
+
+def _memo(base: str) -> Path:
+    return store.cache_folder() / "digests" / f"asked-{base[:40]}.json"
+
+
+def _key(base: str, known: Mapping[str, str]) -> str:
+    return cache.key(base, json.dumps(known, sort_keys=True))
+
+
+def _digests(known: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    return {_short(node): _short(json.dumps(dict(times), sort_keys=True))
+            for node, times in known.items()}  # fmt: skip
 
 
 def _short(text: str) -> str:
