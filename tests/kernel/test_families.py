@@ -322,6 +322,10 @@ def int_net() -> Net:
               zero_x=-128)
     quantized(net, QuantConv2D, (1, 9, 8, 3), (8, 3, 3, 3), 8, "u8", pads=(1, 1, 1, 1))
     quantized(net, QuantConv2D, (1, 9, 8, 4), (8, 2, 2, 4), 8, "u8", dilations=(2, 2), once=True)
+    for c in (1, 3, 5, 16, 18):  # weights beyond bytes on either side
+        for zero in (100, 150):
+            quantized(net, QuantConv2D, (1, 5, 7, c), (19, 3, 3, c), 19, "u8", pads=(1,) * 4,
+                      zero_w=zero)
     for k in (1, 7, 64, 640):
         quantized(net, QuantFullyConnected, (3, k), (17, k), 17, zero_x=-3, zero_y=9)
     quantized(net, QuantFullyConnected, (1, 9), (6, 9), 6, "u8")

@@ -63,6 +63,7 @@ struct of_conv_int {
   int run, kh, kw;               // elements of a run, rows of the window, runs in a row of it (1 unless dilated)
   int sh, sw, dh, dw, row, col;  // steps; elements of the prepared input from a row, and a column, to the next
   int d;                         // elements of a step
+  int more;                      // what weights of bytes are less than they stand for
 };
 
 // out[B][T][lanes], on top of bias[B][lanes]; x is the prepared image, elements of `4 / d` bytes
@@ -71,18 +72,28 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
   of_vi acc[OF_MAX_B][OF_MAX_T];
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = *(const of_vi *)(bias + b * OF_LANES);
-  const int steps = (k.run + k.d - 1) / k.d, size = 4 / k.d;
+  const int steps = (k.run + k.d - 1) / k.d, size = 4 / k.d, rest = k.run % k.d;
+  // Weights that are `more` than their bytes add that many times the sum of the inputs.
+  const of_vi every = of_all_i32(0x01010101), last = rest ? of_all_i32(0x01010101 & ((1 << 8 * rest) - 1)) : every;
+  of_vi seen[OF_MAX_T];
+  OF_UNROLL for (int t = 0; t < T; t++) seen[t] = (of_vi){0};
   const char *at = x, *wk = w;
   for (int ky = 0; ky < k.kh; ky++)
     for (int kx = 0; kx < k.kw; kx++) {
       const char *xr = at + ((oy * k.sh + ky * k.dh) * k.row + (ox * k.sw + kx * k.dw) * k.col) * size;
       OF_UNROLL4 for (int i = 0; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
-        OF_UNROLL for (int t = 0; t < T; t++)
+        OF_UNROLL for (int t = 0; t < T; t++) {
+          const char *xt = xr + t * k.sw * k.col * size;
+          if (k.more) seen[t] = of_dot4(seen[t], xt, rest && i == steps - 1 ? &last : &every);
           OF_UNROLL for (int b = 0; b < B; b++) {
-            const char *xt = xr + t * k.sw * k.col * size, *wb = wk + b * OF_LANES * 4;
+            const char *wb = wk + b * OF_LANES * 4;
             acc[b][t] = k.d == 4 ? of_dot4(acc[b][t], xt, wb) : of_dot2(acc[b][t], xt, wb);
           }
+        }
     }
+  if (k.more)
+    OF_UNROLL for (int b = 0; b < B; b++)
+      OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] += k.more * seen[t];
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + (b * T + t) * OF_LANES) = acc[b][t];
 }

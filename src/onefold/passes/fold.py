@@ -7,6 +7,10 @@ import numpy as np
 from onefold.ir.graph import WRONG_DATA, Graph, Node, Value
 from onefold.ir.limits import WORK_LIMIT, FoldBudget
 from onefold.ir.types import TensorType
+from onefold.ops.cast import Cast
+from onefold.ops.indexing import Gather
+from onefold.ops.quant_arith import AffineDequantize
+from onefold.ops.quantize import DequantizeLinear
 
 
 def fold_constants(graph: Graph) -> int:
@@ -29,9 +33,25 @@ def fold_constants(graph: Graph) -> int:
 def _constant(n: Node, budget: FoldBudget) -> bool:
     if n.regions or not n.op.pure or not n.inputs or not all(v.is_const for v in n.present()):
         return False
+    if _is_table(n):
+        return False
     if not all(isinstance(v.type, TensorType) and v.type.static for v in n.outputs):
         return False
     return budget.allows([v.type for v in n.outputs]) and n.op.work(n) <= WORK_LIMIT
+
+
+def _is_table(n: Node) -> bool:
+    """Whether a node widens a table that is only looked up in: then some of it is computed where it
+    is looked up, instead of all of it being stored."""
+    if not isinstance(n.op, (DequantizeLinear, AffineDequantize, Cast)):
+        return False
+    y, x = n.outputs[0], n.arg(0)
+    if y.dtype.bits <= x.dtype.bits or not y.uses:
+        return False
+    return all(
+        isinstance(u.op, Gather) and u.arg(0) is y and not u.arg(1).is_const and u.arg(1) is not y
+        for u in y.uses
+    )
 
 
 def _replace(g: Graph, n: Node, budget: FoldBudget) -> bool:

@@ -20,6 +20,7 @@ from onefold.codegen.tiles import (
     Tiling,
     groups_of,
     lane_check,
+    padded,
     runs_of,
     tiles_for,
 )
@@ -62,6 +63,15 @@ def form_of(target: Target, weights: Array) -> Form:
     if narrow and "dotprod" in target.features:
         return Form(4, "i8")
     return Form(2, "i16", target.arch == "x86_64")
+
+
+def beyond_bytes(weights: Array) -> int:
+    """What to take from weights so that they fit into bytes, 0 where they do or never would: those
+    stored unsigned, less their zero point, may lie between -255 and 255, but no further apart."""
+    low, high = (int(weights.min()), int(weights.max())) if weights.size else (0, 0)
+    if (low >= -128 and high <= 127) or high - low > 255:
+        return 0
+    return high - 127 if high > 127 else low + 128
 
 
 def find(node: Node, target: Target) -> Layer | str:
@@ -268,7 +278,10 @@ def _copied_for_little(kernel: IntKernel) -> str:
 
 class _Conv(IntKernel):
     def __init__(self, layer: Layer, target: Target) -> None:
-        form = form_of(target, layer.weights)
+        self.more = beyond_bytes(layer.weights)
+        form = form_of(target, layer.weights - self.more)
+        if form.step != 4:
+            self.more = 0
         whole = layer.dilations[1] == 1
         super().__init__(layer, target, form, 1 if whole else form.step)
         layer = self.layer
@@ -298,7 +311,7 @@ class _Conv(IntKernel):
         oc = self.channels
         blocks = -(-oc // lanes)
         full = np.zeros((blocks * lanes, kh, kw, self.steps * step), np.int32)
-        full[:oc, :, :, :run] = self.layer.weights.reshape(oc, kh, kw, run)
+        full[:oc, :, :, :run] = self.layer.weights.reshape(oc, kh, kw, run) - self.more
         parts = []
         for g in groups_of(oc, lanes, tile.vectors):
             n = g.count * g.vectors * lanes
@@ -314,7 +327,7 @@ class _Conv(IntKernel):
         run, kh, kw = self.window
         i, lanes = self.image, self.m.lanes
         steps = (*self.layer.strides, *self.layer.dilations, i.cols * i.col, i.col)
-        fields = (run, kh, kw, *steps, self.form.step)
+        fields = (run, kh, kw, *steps, self.form.step, self.more)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             packed = r.dim(dims.mul(block, lanes * self.products))
@@ -448,9 +461,10 @@ class IntDepthwise(Family):
             return "it is not one channel to one channel"
         if layer.kernel[1] > 15:
             return "its window is too wide to be unrolled"
-        if _Taps.fit(layer, target):
-            return _Taps(layer, target).choices()
-        return _Depthwise(layer, target).choices()
+        if not _Taps.fit(layer, target):
+            return _Depthwise(layer, target).choices()
+        taps = _Taps(layer, target).choices()
+        return taps if options.goal == "latency" else taps + _Depthwise(layer, target).choices()
 
 
 class _Taps(IntKernel):
@@ -469,11 +483,12 @@ class _Taps(IntKernel):
         return [self._choice(w) for w in widths(self.columns, self.m.registers - 2)]
 
     def _choice(self, width: int) -> Choice:
-        node = self.layer.node
+        layer, node = self.layer, self.layer.node
         return Choice(
             f"{IntDepthwise.name}_u8_{width}", node, (self.layer.x,), self.packed,
             partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
             node.op.macs(node) / 64,
+            stored=self.image.blocks * 16 * (4 * layer.kernel[0] * self.share * self.groups + 8),
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
@@ -513,11 +528,12 @@ class _Depthwise(IntKernel):
         return [self._choice(w) for w in widths(self.columns, self.m.registers - 2)]
 
     def _choice(self, width: int) -> Choice:
-        node = self.layer.node
+        layer, node = self.layer, self.layer.node
         return Choice(
             f"{IntDepthwise.name}_{width}", node, (self.layer.x,), self.packed,
             partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
             node.op.macs(node) / self.m.lanes,
+            stored=padded(self.channels, self.m.lanes) * (2 * int(np.prod(layer.kernel)) + 8),
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
@@ -533,7 +549,7 @@ class _Depthwise(IntKernel):
         w, bias = r.pointers[1:3]
         i, lanes, t = self.image, self.m.lanes, self.layer
         taps = t.kernel[0] * t.kernel[1]
-        fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2)
+        fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2, 0)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             return (
