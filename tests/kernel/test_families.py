@@ -548,3 +548,10 @@ def test_other_ways(name: str, target: str, way: int, tmp_path: Path) -> None:
     options = Options(tuned=chosen)
     used = check(NETS[name](), target, tmp_path, options)
     assert not chosen or {k for times in chosen.values() for k in times} & set(used)
+
+
+@pytest.mark.parametrize("name", ["conv_depthwise_int", "q_depthwise", "conv_winograd"])
+@pytest.mark.parametrize("target", HOSTS)
+def test_family_for_size(name: str, target: str, tmp_path: Path) -> None:
+    """What a family has for goals that count bytes computes the same."""
+    assert check(NETS[name](), target, tmp_path, Options(optimize="size"))
