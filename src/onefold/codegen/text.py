@@ -125,7 +125,7 @@ def literal(value: float, kind: DType) -> str:
             except OverflowError:
                 v = math.copysign(math.inf, v)
         if math.isnan(v):
-            return f"__builtin_nan{suffix}(\"\")"
+            return f'__builtin_nan{suffix}("")'
         if math.isinf(v):
             return f"{'-' if v < 0 else ''}__builtin_inf{suffix}()"
         if v == int(v) and abs(v) < 1e6:
@@ -148,6 +148,7 @@ _INIT: dict[str, Callable[[DType], str]] = {
     "or": lambda t: "false",
 }
 _OPERATORS = {"+", "-", "*", "/", "&", "|", "^", "<", "<=", ">", ">=", "==", "!="}
+_BOUND = {"max": "atleast", "min": "atmost"}  # what they become where the other one is a number
 _NARROW = {"i8", "u8", "i16", "u16", "i4", "u4", "i2", "u2"}
 
 
@@ -308,7 +309,10 @@ class Writer:
             if s.fn.startswith("index_"):
                 self.checked = True
             args = [self.value(a, scope) for a in s.args]
-            return operation(s.fn, args, s.args[0].dtype, s.dtype)
+            last = s.args[-1]
+            bound = last.dtype.is_float and isinstance(last, Const) and last.value == last.value
+            fn = _BOUND.get(s.fn, s.fn) if bound else s.fn
+            return operation(fn, args, s.args[0].dtype, s.dtype)
         if isinstance(s, Select):
             return self._select(s, scope)
         if isinstance(s, Reduce):

@@ -22,6 +22,10 @@ from onefold.ir.graph import Array
 from onefold.ir.scalar import counter, index_of
 from onefold.target import Target
 
+CHAIN = 288  # products that are summed one after the other; longer sums have several parts
+STEP = 16  # elements of a sum in a step of of_stream.h
+STRIP = 8  # tiles, at most, that take one part of their sums after the other
+STRIP_BYTES = 8 << 10  # of their sums
 STREAMED = 1 << 18  # bytes of weights that do not stay in a cache from one call to the next
 CONSTANT_EDGES = 4  # edge tiles up to this number are written out, each for its own column
 
@@ -199,6 +203,30 @@ has room for."""
 
 
 @dataclass(frozen=True)
+class Parts:
+    """How sums of `count` parts are put together: begin(vectors, width, block, where) gives the
+    text that fills the tile at `where`, add(part, where, vectors, run, batch, block, row, column)
+    the one that adds a part to it."""
+
+    count: int
+    begin: Callable[[int, int, Dim, str], str]
+    add: Callable[[str, str, int, Run, Dim, Dim, Dim, Dim], str]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A group of channels of a batch."""
+
+    group: Group
+    batch: Dim
+    block: Dim
+
+
+Body = Callable[[Run, Dim, Dim, str], list[str]]
+"""What is done with a tile: (run, row, column, name of the array of its sums) -> statements."""
+
+
+@dataclass(frozen=True)
 class Tiling:
     """Writes the loop nest of a tile kernel."""
 
@@ -212,6 +240,8 @@ class Tiling:
     before: Callable[[Dim], list[str]] | None = None
     """Statements that come before the tiles of a batch; threads that do not share the batches
     wait for each other behind them."""
+    parts: Parts | None = None
+    """Long sums: a strip of tiles takes one part of its sums after the other."""
     by_rows: bool = False
     """Threads rather share the rows, or columns where there is one row, than the channels: each
     then reads its share of the input and all weights instead of the other way round."""
@@ -248,11 +278,18 @@ class Tiling:
                 each = f"{self.render.dim(dims.mul(block, units))}, {g.vectors}, "
                 each += self.render.dim(units)
                 some = [f"const ix first = of_tiles(from, {each}), end = of_tiles(to, {each});"]
-            for r in runs_of(p.columns, self.tile.columns, self.is_edge):
-                inner += self._run(
-                    r, g, index_of(batch), block, index_of(row), ends if p.rows == 1 else None
-                )
-            inner = self._loop(row, inner, None if p.rows == 1 else ends)
+            place = _Place(g, index_of(batch), block)
+            runs = runs_of(p.columns, self.tile.columns, self.is_edge)
+            if self.parts and p.rows != 1 and _tiles(runs) <= STRIP:
+                inner = self._strips_of_rows(self.parts, runs, place, row, ends)
+            else:
+                across = ends if p.rows == 1 else None
+                for r in runs:
+                    inner += (
+                        self._strips(self.parts, r, place, index_of(row), across) if self.parts
+                        else self._run(r, index_of(row), place, self._whole(place), "", across)
+                    )  # fmt: skip
+                inner = self._loop(row, inner, None if p.rows == 1 else ends)
             if some and g.count == 1:
                 inner = ["{", *("  " + line for line in [*some, *inner]), "}"]
             lines += self._loop(group, inner if g.count == 1 else [*some, *inner])
@@ -270,46 +307,151 @@ class Tiling:
             return loop(c.name, ends[1], body, ends[0])
         return loop_over(c, self.render.dim, body)
 
-    def _run(
-        self, r: Run, g: Group, n: Dim, block: Dim, row: Dim, ends: Ends | None
+    def _whole(self, at: _Place) -> Body:
+        """A tile from its first product to its results."""
+        v = at.group.vectors
+
+        def body(r: Run, row: Dim, column: Dim, _: str) -> list[str]:
+            lines = [
+                f"{self.ctype} acc[{self._size(r, at)}] __attribute__((aligned(64)));",
+                self.call(v, r, at.batch, at.block, row, column),
+            ]
+            acc, pitch = "acc", r.width
+            if self.finish:
+                more, acc, pitch = self.finish(v, r.width, at.block)
+                lines += more
+            return [*lines, *self._results(r, at, (acc, pitch), row, column)]
+
+        return body
+
+    def _results(
+        self, r: Run, at: _Place, acc: tuple[str, int], row: Dim, column: Dim
     ) -> list[str]:
-        """ends: the columns in which the tiles begin; all of them if there are none."""
-        apart = r.edge and isinstance(r.count, int) and r.count <= CONSTANT_EDGES
-        if isinstance(r.count, int) and (apart or (ends is not None and r.count == 1)):
+        g, lanes, lines = at.group, self.plane.lanes, list[str]()
+        full = g.vectors if g.tail == lanes else g.vectors - 1
+        for vectors, used in (((0, full), lanes), ((full, g.vectors - full), g.tail)):
+            if vectors[1]:
+                where = (at.batch, at.block, row, column)
+                lines += self._store(r, vectors, used, acc, *where)
+        return lines
+
+    def _in_parts(self, parts: Parts, at: _Place) -> tuple[Body, Body, Body]:
+        """What fills a tile with the bias, adds a part to it, and makes results of it."""
+        v = at.group.vectors
+
+        def begin(r: Run, row: Dim, column: Dim, where: str) -> list[str]:
+            return [parts.begin(v, r.width, at.block, where)]
+
+        def add(r: Run, row: Dim, column: Dim, where: str) -> list[str]:
+            return [parts.add("part", where, v, r, at.batch, at.block, row, column)]
+
+        def finish(r: Run, row: Dim, column: Dim, where: str) -> list[str]:
+            return self._results(r, at, (f"({where})", r.width), row, column)
+
+        return begin, add, finish
+
+    def _strips(
+        self, parts: Parts, r: Run, at: _Place, row: Dim, ends: Ends | None
+    ) -> list[str]:  # fmt: skip
+        """The tiles of a run, some at a time."""
+        begin, add, finish = self._in_parts(parts, at)
+        size = self._size(r, at)
+        if r.count == 1 or self._is_apart(r):
+
+            def alone(r: Run, row: Dim, column: Dim, _: str) -> list[str]:
+                return [
+                    f"float sums[{size}] __attribute__((aligned(64)));",
+                    *begin(r, row, column, "sums"),
+                    *loop("part", str(parts.count), add(r, row, column, "sums")),
+                    *finish(r, row, column, "sums"),
+                ]
+
+            return self._run(r, row, at, alone, "", ends)
+        t = counter(r.count, "i")
+        low, high = self._tiles_between(r, ends) if ends else ("0", self.render.dim(r.count))
+        column = self._column(r, index_of(t))
+
+        def each(body: Body) -> list[str]:
+            lines = body(r, row, column, f"sums + ({t.name} - strip) * {size}")
+            return loop(t.name, "until", lines, "strip")
+
+        tiles = _strip(r.count, STRIP_BYTES // (4 * size))
+        return self._strip((low, high), tiles, tiles * size, parts, each, (begin, add, finish))
+
+    def _strips_of_rows(
+        self, parts: Parts, runs: Sequence[Run], at: _Place, row: Sym, ends: Ends | None
+    ) -> list[str]:
+        """The tiles of some rows at a time."""
+        sizes = [self._size(r, at) * dims.upper(r.count) for r in runs]
+
+        def each(body: Body) -> list[str]:
+            lines: list[str] = []
+            for k, r in enumerate(runs):
+                where = f"sums + ({row.name} - strip) * {sum(sizes)} + {sum(sizes[:k])}"
+                lines += self._run(r, index_of(row), at, body, where)
+            return loop(row.name, "until", lines, "strip")
+
+        rows = _strip(self.plane.rows, min(STRIP // _tiles(runs), STRIP_BYTES // (4 * sum(sizes))))
+        ends = ends or ("0", self.render.dim(self.plane.rows))
+        return self._strip(ends, rows, rows * sum(sizes), parts, each, self._in_parts(parts, at))
+
+    def _strip(
+        self, ends: Ends, step: int, size: int, parts: Parts, each: Callable[[Body], list[str]],
+        bodies: tuple[Body, Body, Body],
+    ) -> list[str]:  # fmt: skip
+        begin, add, finish = bodies
+        lines = [
+            f"float sums[{size}] __attribute__((aligned(64)));",
+            f"const ix until = of_min_ix(strip + {step}, {ends[1]});",
+            *each(begin), *loop("part", str(parts.count), each(add)), *each(finish),
+        ]  # fmt: skip
+        head = f"for (ix strip = {ends[0]}; strip < {ends[1]}; strip += {step}) {{"
+        return [head, *("  " + line for line in lines), "}"]
+
+    def _is_apart(self, r: Run) -> bool:
+        """Whether every tile of a run is written out, with its column as a constant."""
+        return r.edge and isinstance(r.count, int) and r.count <= CONSTANT_EDGES
+
+    def _run(
+        self, r: Run, row: Dim, at: _Place, body: Body, where: str, ends: Ends | None = None
+    ) -> list[str]:
+        """The tiles of a run; where: the sums of its first one, if they do not each have their
+        own; ends: the columns in which the tiles begin, all of them if there are none."""
+        size = self._size(r, at)
+        if isinstance(r.count, int) and (
+            self._is_apart(r) or (ends is not None and r.count == 1)
+        ):  # fmt: skip
             out: list[str] = []
             for k in range(r.count):
                 here = r.first + k * r.width
-                tile = self._tile(r, g, n, block, row, here)
-                if ends is not None:
-                    tile[0] = f"if ({ends[0]} <= {here} && {here} < {ends[1]}) {{"
-                out += tile
+                lines = body(r, row, here, f"{where} + {k * size}" if where else "")
+                head = f"if ({ends[0]} <= {here} && {here} < {ends[1]}) {{" if ends else "{"
+                out += [head, *("  " + line for line in lines), "}"]
             return out
-        at = counter(r.count, "i")
+        t = counter(r.count, "i")
+        if ends is not None:
+            ends = self._tiles_between(r, ends)
+        if where and r.count != 1:
+            where = f"{where} + {t.name} * {size}"
+        lines = body(r, row, self._column(r, index_of(t)), where)
+        return self._loop(t, ["{", *("  " + line for line in lines), "}"], ends)
+
+    def _size(self, r: Run, at: _Place) -> int:
+        """Sums in a tile."""
+        return at.group.vectors * r.width * self.plane.lanes
+
+    def _column(self, r: Run, at: Dim) -> Dim:
+        """The first column of a tile of a run."""
         first: Dim = r.first
         if r.first < 0:  # single columns after the full tiles of an unknown number
             first = dims.mul(dims.floordiv(self.plane.columns, -r.first), -r.first)
-        column = dims.add(first, dims.mul(index_of(at), r.width))
-        if ends is not None:
-            some = f"{self.render.dim(first)}, {r.width}, {self.render.dim(r.count)}"
-            ends = (f"of_tiles({ends[0]}, {some})", f"of_tiles({ends[1]}, {some})")
-        return self._loop(at, self._tile(r, g, n, block, row, column), ends)
+        return dims.add(first, dims.mul(at, r.width))
 
-    def _tile(self, r: Run, g: Group, n: Dim, block: Dim, row: Dim, column: Dim) -> list[str]:
-        size = g.vectors * r.width * self.plane.lanes
-        lines = [
-            f"{self.ctype} acc[{size}] __attribute__((aligned(64)));",
-            self.call(g.vectors, r, n, block, row, column),
-        ]
-        acc, pitch = "acc", r.width
-        if self.finish:
-            more, acc, pitch = self.finish(g.vectors, r.width, block)
-            lines += more
-        full = g.vectors if g.tail == self.plane.lanes else g.vectors - 1
-        for vectors, used in (((0, full), self.plane.lanes), ((full, g.vectors - full), g.tail)):
-            if vectors[1]:
-                at = (n, block, row, column)
-                lines += self._store(r, vectors, used, (acc, pitch), *at)
-        return ["{", *["  " + line for line in lines], "}"]
+    def _tiles_between(self, r: Run, ends: Ends) -> Ends:
+        """The tiles of a run that begin in a range of columns."""
+        dim = self.render.dim
+        some = f"{dim(self._column(r, 0))}, {r.width}, {dim(r.count)}"
+        return f"of_tiles({ends[0]}, {some})", f"of_tiles({ends[1]}, {some})"
 
     def _store(
         self, r: Run, vectors: tuple[int, int], used: int, acc: tuple[str, int],
@@ -337,6 +479,16 @@ class Tiling:
         for c in (pad, t, b):
             clear = self._loop(c, clear)
         return [*body, *clear]
+
+
+def _tiles(runs: Sequence[Run]) -> int:
+    return sum(dims.upper(r.count) for r in runs)
+
+
+def _strip(units: Dim, most: int) -> int:
+    """How many units make a strip, so that all strips are about as long."""
+    most = max(1, min(most, STRIP))
+    return most if not isinstance(units, int) else -(-units // -(-units // most))
 
 
 def shares_batches(batches: Dim, parts: int) -> bool:
@@ -368,6 +520,22 @@ class Sums:
     def per_output(self) -> int:
         """Products in one sum."""
         return self.channels * self.window[0] * self.window[1]
+
+    @property
+    def blocks_of_part(self) -> int:
+        """Channel blocks that are summed one after the other."""
+        whole = max(self.channels // self.block, 1)
+        at_once = max(CHAIN // max(self.block * self.window[0] * self.window[1], 1), 1)
+        return -(-whole // -(-whole // at_once))
+
+    @property
+    def parts(self) -> int:
+        return max(-(-(self.channels // self.block) // self.blocks_of_part), 1)
+
+    @property
+    def steps_of_block(self) -> int:
+        """Steps of a stream of weights in a channel block."""
+        return self.window[0] * self.window[1] * -(-self.block // STEP)
 
     def is_edge(self, first: int, width: int) -> bool:
         """Whether output columns from `first` on read columns outside of the input."""
@@ -416,34 +584,64 @@ def lane_check(lanes: int) -> str:
     return f'_Static_assert(OF_LANES == {lanes}, "made for other vectors");'
 
 
+def block_of_row(elements: int, columns: Dim) -> int:
+    """How many elements of a row a part of its sums takes: all where few tiles share them."""
+    if elements <= CHAIN or dims.upper(columns) < 2 * STRIP:
+        return elements
+    return -(-elements // -(-elements // CHAIN) // STEP) * STEP
+
+
 def sums_body(
-    r: Rendering, s: Sums, plane: Plane, tile: Tile, x: str, w: str, bias: str, batch: Dim
-) -> str:
-    """Body of a kernel of of_conv.h; batch: elements from one batch of the input to the next."""
+    r: Rendering, s: Sums, plane: Plane, tile: Tile, x: Callable[[Dim], str], w: str, bias: str,
+    head: Sequence[str] = (), before: Callable[[Dim], list[str]] | None = None,
+) -> str:  # fmt: skip
+    """Body of a kernel of of_conv.h; x: text of the input's address in a batch; before: what makes
+    the weights of a batch, if they are no constants."""
     lanes = plane.lanes
 
     per_row = dims.ceildiv(plane.columns, tile.columns)
-    passes = dims.upper(dims.mul(per_row, plane.rows))
-    streams = s.per_output * plane.channels * 4 >= STREAMED
+    tiles = dims.upper(dims.mul(per_row, plane.rows))
+    streams = before is None and s.per_output * plane.channels * 4 >= STREAMED
+    steps = -(-s.channels // s.block) * s.steps_of_block
 
     def ahead(vectors: int, run: Run, block: Dim, row: Dim, column: Dim) -> str:
         """The share of the next group's weights that a tile fetches."""
-        if not streams or passes < vectors:
+        if not streams or tiles < vectors:
             return "OF_NO_STREAM"
         number = dims.add(dims.mul(row, per_row), dims.floordiv(column, run.width))
         end = r.dim(dims.mul(dims.add(block, vectors), lanes * s.per_output))
-        return f"of_share({r.dim(number)}, {passes}, {vectors}, {s.per_output}, {w} + {end})"
+        size = 4 * vectors * lanes * s.per_output
+        return f"of_share({r.dim(number)}, {tiles}, {steps}, {size}, {w} + {end})"
+
+    def place(block: Dim, n: Dim, row: Dim, column: Dim) -> str:
+        packed = r.dim(dims.mul(block, lanes * s.per_output))
+        return f"{r.dim(row)}, {r.dim(column)}, {x(n)}, {w} + {packed}"
+
+    def from_bias(block: Dim) -> str:
+        return f"{bias} + {r.dim(dims.mul(block, lanes))}"
 
     def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
-        at = r.dim(dims.mul(n, batch))
-        packed = r.dim(dims.mul(block, lanes * s.per_output))
         return (
-            f"of_conv_tile(k, {run.width}, {vectors}, {int(run.edge)}, {r.dim(row)}, "
-            f"{r.dim(column)}, {x} + {at}, {w} + {packed}, {bias} + "
-            f"{r.dim(dims.mul(block, lanes))}, {ahead(vectors, run, block, row, column)}, acc);"
+            f"of_conv_tile(k, {run.width}, {vectors}, {int(run.edge)}, "
+            f"{place(block, n, row, column)}, {from_bias(block)}, "
+            f"{ahead(vectors, run, block, row, column)}, acc);"
         )
 
-    head = [lane_check(lanes), s.text(r.dim)]
+    def begin(vectors: int, width: int, block: Dim, where: str) -> str:
+        return f"of_conv_begin({width}, {vectors}, {from_bias(block)}, {where});"
+
+    def add(
+        part: str, where: str, vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim
+    ) -> str:
+        return (
+            f"of_conv_part(k, {run.width}, {vectors}, {int(run.edge)}, {s.blocks_of_part}, {part}, "
+            f"{place(block, n, row, column)}, {s.steps_of_block}, "
+            f"{ahead(vectors, run, block, row, column)}, {where});"
+        )
+
     read = dims.upper(dims.mul(dims.mul(s.size[0], s.size[1]), s.channels))
-    by_rows = read > s.per_output * plane.channels
-    return Tiling(plane, tile, r, call, s.is_edge, by_rows=by_rows).body(head)
+    return Tiling(
+        plane, tile, r, call, s.is_edge, before=before,
+        parts=Parts(s.parts, begin, add) if s.parts > 1 else None,
+        by_rows=before is None and read > s.per_output * plane.channels,
+    ).body([lane_check(lanes), s.text(r.dim), *head])  # fmt: skip

@@ -39,35 +39,47 @@ AI void of_conv_block(const struct of_conv k, const int T, const int B, const in
   }
 }
 
-// Sums to `out`, on top of what is there if `more`, of the bias if not; cleared for the next ones.
-AI void of_conv_put(const int T, const int B, bool more, const float *bias, of_vf acc[OF_MAX_B][OF_MAX_T], float *out) {
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++) {
-      of_vf *to = (of_vf *)(out + (b * T + t) * OF_LANES);
-      *to = (more ? *to : *(const of_vf *)(bias + b * OF_LANES)) + acc[b][t];
-      acc[b][t] = (of_vf){0};
-    }
+// Sums of T columns from ox on of row oy, over the channel blocks [from, end); the last ones are followed by what does
+// not fill a block.
+AI void of_conv_sum(const struct of_conv k, const int T, const int B, const int EDGE, ix from, ix end, ix oy, ix ox,
+                    const float *x, const float *w, struct of_stream ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  of_sums_begin(T, B, acc);
+  const ix y0 = oy * k.sh - k.pt, x0 = ox * k.sw - k.pl;
+  const int whole = k.ic / k.c, rest = k.ic % k.c;
+  const ix size = (ix)k.kh * k.kw * k.c * B * OF_LANES;
+  for (ix i = from; i < end; i++)
+    of_conv_block(k, T, B, EDGE, k.c, y0, x0, x + i * k.sc, w + i * size, &ahead, acc);
+  if (rest && end == whole)
+    of_conv_block(k, T, B, EDGE, rest, y0, x0, x + whole * k.sc, w + whole * size, &ahead, acc);
 }
 
-// Rounding errors grow with the length and the size of a sum: long ones are put together from parts of about so many
-// products, and the bias, which may be large, comes last.
-enum { OF_CHAIN = 128 };
-
-// out[B][T][lanes]: the sums of T columns from ox on of row oy, on top of bias[B][lanes]
+// out[B][T][lanes]: all of a sum, on top of bias[B][lanes]
 AI void of_conv_tile(const struct of_conv k, const int T, const int B, const int EDGE, ix oy, ix ox, const float *x,
                      const float *w, const float *bias, struct of_stream ahead, float *out) {
   of_vf acc[OF_MAX_B][OF_MAX_T];
-  of_sums_begin(T, B, acc);
-  const ix y0 = oy * k.sh - k.pt, x0 = ox * k.sw - k.pl;
-  const int whole = k.ic / k.c, rest = k.ic % k.c, block = k.kh * k.kw * k.c;
-  const int turns = block < OF_CHAIN ? OF_CHAIN / block : 1, split = whole >= 2 * turns;
-  const ix size = (ix)block * B * OF_LANES;
-  for (ix i = 0; i < whole; i++) {
-    if (split && i && i % turns == 0) of_conv_put(T, B, i > turns, bias, acc, out);
-    of_conv_block(k, T, B, EDGE, k.c, y0, x0, x + i * k.sc, w + i * size, &ahead, acc);
-  }
-  if (rest) of_conv_block(k, T, B, EDGE, rest, y0, x0, x + whole * k.sc, w + whole * size, &ahead, acc);
-  of_conv_put(T, B, split, bias, acc, out);
+  of_conv_sum(k, T, B, EDGE, 0, k.ic / k.c, oy, ox, x, w, ahead, acc);
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++)
+      *(of_vf *)(out + (b * T + t) * OF_LANES) = *(const of_vf *)(bias + b * OF_LANES) + acc[b][t];
+}
+
+// Rounding errors grow with the length and the size of a sum, and the weights of a long one do not stay in the first
+// cache from tile to tile. So long sums are put together from parts, and a strip of tiles takes one part after the other.
+AI void of_conv_begin(const int T, const int B, const float *bias, float *out) {
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++)
+      *(of_vf *)(out + (b * T + t) * OF_LANES) = *(const of_vf *)(bias + b * OF_LANES);
+}
+
+// out += part number `part`, of `blocks` channel blocks; a block takes `steps` steps of the stream
+AI void of_conv_part(const struct of_conv k, const int T, const int B, const int EDGE, const int blocks, ix part, ix oy,
+                     ix ox, const float *x, const float *w, const ix steps, struct of_stream ahead, float *out) {
+  of_vf acc[OF_MAX_B][OF_MAX_T];
+  const ix from = part * blocks, whole = k.ic / k.c;
+  ahead.at += from * steps * ahead.lines * OF_LINE;
+  of_conv_sum(k, T, B, EDGE, from, from + blocks < whole ? from + blocks : whole, oy, ox, x, w, ahead, acc);
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(out + (b * T + t) * OF_LANES) += acc[b][t];
 }
 
 // Columns [from, end) of a matrix [k][n], in groups of `width` columns as of_conv_tile reads them: [k][width] each, the

@@ -6,6 +6,19 @@
 #pragma once
 #include "of_base.h"
 
+// AArch64 has one instruction for the first two, x86 for the others.
+#if defined(__aarch64__) && defined(__clang__)
+#define OF_MIN(a, b) __builtin_elementwise_minimum(a, b)
+#define OF_MAX(a, b) __builtin_elementwise_maximum(a, b)
+#define OF_ATMOST(a, b) OF_MIN(a, b)
+#define OF_ATLEAST(a, b) OF_MAX(a, b)
+#else
+#define OF_MIN(a, b) (((a < b) | (a != a)) ? a : b)
+#define OF_MAX(a, b) (((a > b) | (a != a)) ? a : b)
+#define OF_ATMOST(a, b) (b < a ? b : a)
+#define OF_ATLEAST(a, b) (b > a ? b : a)
+#endif
+
 #define OF_COMPARE(S, T)                                                                               \
   OF_INLINE bool of_isnan_##S(T x) { return x != x; }                                                  \
   OF_INLINE T of_abs_##S(T x) { return OF_ABS_##S(x); }                                                \
@@ -13,8 +26,11 @@
   OF_INLINE bool of_isinf_##S(T x) { return OF_ABS_##S(x) == OF_INF_##S; }                             \
   OF_INLINE T of_sign_##S(T x) { return x > 0 ? (T)1 : x < 0 ? (T)-1 : x == 0 ? (T)0 : x; }            \
   /* as NumPy's minimum and maximum: a NaN in either place is the result */                            \
-  OF_INLINE T of_min_##S(T a, T b) { return ((a < b) | (a != a)) ? a : b; }                            \
-  OF_INLINE T of_max_##S(T a, T b) { return ((a > b) | (a != a)) ? a : b; }                            \
+  OF_INLINE T of_min_##S(T a, T b) { return OF_MIN(a, b); }                                            \
+  OF_INLINE T of_max_##S(T a, T b) { return OF_MAX(a, b); }                                            \
+  /* the same where b is no NaN */                                                                     \
+  OF_INLINE T of_atmost_##S(T a, T b) { return OF_ATMOST(a, b); }                                      \
+  OF_INLINE T of_atleast_##S(T a, T b) { return OF_ATLEAST(a, b); }                                    \
   /* as C's fmin and fmax: a NaN is ignored if the other is a number */                                \
   OF_INLINE T of_fmin_##S(T a, T b) { return ((a < b) | (b != b)) ? a : b; }                           \
   OF_INLINE T of_fmax_##S(T a, T b) { return ((a > b) | (b != b)) ? a : b; }                           \

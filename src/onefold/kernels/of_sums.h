@@ -29,9 +29,8 @@ AI bool of_sums_has(const struct of_columns k, const int EDGE, int t) {
 
 // One element of each column times a row of weights, whose vectors lie `each` elements apart.
 AI void of_sums_one(const int T, const int B, const int EDGE, const struct of_columns k, const float *x, const float *w,
-                    const ix each, struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+                    const ix each, of_vf acc[OF_MAX_B][OF_MAX_T]) {
   of_vf wv[OF_MAX_B];
-  of_stream_step(ahead, 1);
   OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * each);
   OF_UNROLL for (int t = 0; t < T; t++) {
     if (!of_sums_has(k, EDGE, t)) continue;
@@ -43,10 +42,9 @@ AI void of_sums_one(const int T, const int B, const int EDGE, const struct of_co
 // For cores that execute in order everything is loaded a row before it is needed: weights, and the `next` elements of
 // each column, if there are some, behind the last use of these.
 AI void of_sums_taken(const int T, const int B, const int EDGE, const struct of_columns k, const float *next,
-                      const float *w, const ix row, const ix each, struct of_stream *ahead, of_vf xv[OF_MAX_T],
+                      const float *w, const ix row, const ix each, of_vf xv[OF_MAX_T],
                       of_vf wv[OF_MAX_B], of_vf acc[OF_MAX_B][OF_MAX_T]) {
   of_vf more[OF_MAX_B];
-  of_stream_step(ahead, OF_TAKEN);
   OF_UNROLL for (int j = 0; j < OF_TAKEN; j++) {
     const bool last = !next && j + 1 == OF_TAKEN;
     OF_UNROLL for (int b = 0; b < B && !last; b++) more[b] = *(const of_vf *)(w + (j + 1) * row + b * each);
@@ -61,10 +59,9 @@ AI void of_sums_taken(const int T, const int B, const int EDGE, const struct of_
 
 // One element of each column, where columns lie next to each other: several columns in one load.
 AI void of_sums_row(const int T, const int B, const int step, const float *x, const float *w, const ix each,
-                    struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+                    of_vf acc[OF_MAX_B][OF_MAX_T]) {
   of_vf xv[OF_MAX_T], wv[OF_MAX_B];
   const int last = (T - 1) * step + 1 - OF_TAKEN;  // the last load, lest one reads beyond the last column
-  of_stream_step(ahead, 1);
   OF_UNROLL for (int i = 0; i * OF_TAKEN < last + OF_TAKEN; i++) {
     xv[i] = *(const of_vfu *)(x + (i * OF_TAKEN < last ? i * OF_TAKEN : last));
     OF_KEEP(xv[i]);
@@ -81,7 +78,8 @@ AI void of_sums(const int T, const int B, const int EDGE, const ix n, const stru
                 const float *w, const ix row, const ix each, struct of_stream *ahead,
                 of_vf acc[OF_MAX_B][OF_MAX_T]) {
   if (OF_TAKEN > 1 && !EDGE && n == 1 && k.size == 1 && (T - 1) * k.step >= OF_TAKEN && k.step < 4) {
-    of_sums_row(T, B, k.step, x + k.first, w, each, ahead, acc);
+    of_stream_step(ahead);
+    of_sums_row(T, B, k.step, x + k.first, w, each, acc);
     return;
   }
   const ix whole = OF_TAKEN > 1 ? n / OF_TAKEN * OF_TAKEN : 0;
@@ -92,11 +90,17 @@ AI void of_sums(const int T, const int B, const int EDGE, const ix n, const stru
       if (of_sums_has(k, EDGE, t)) xv[t] = *(const of_vfu *)(x + (k.first + t * k.step) * k.size);
   }
   ix i = 0;
-  OF_ROLLED for (; i + OF_TAKEN < whole; i += OF_TAKEN)
-    of_sums_taken(T, B, EDGE, k, x + i + OF_TAKEN, w + i * row, row, each, ahead, xv, wv, acc);
-  if (whole) of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, ahead, xv, wv, acc);
-  OF_UNROLL4 for (i = whole; i < n; i++)
-    of_sums_one(T, B, EDGE, k, x + i, w + i * row, each, ahead, acc);
+  OF_ROLLED for (; i + OF_TAKEN < whole; i += OF_TAKEN) {
+    if (ahead->lines && i % OF_STEP == 0) of_stream_step(ahead);
+    of_sums_taken(T, B, EDGE, k, x + i + OF_TAKEN, w + i * row, row, each, xv, wv, acc);
+  }
+  if (whole) of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, xv, wv, acc);
+  for (i = whole; i + OF_STEP <= n; i += OF_STEP) {
+    of_stream_step(ahead);
+    OF_UNROLL4 for (int j = 0; j < OF_STEP; j++) of_sums_one(T, B, EDGE, k, x + i + j, w + (i + j) * row, each, acc);
+  }
+  if (i < n) of_stream_step(ahead);
+  OF_UNROLL4 for (; i < n; i++) of_sums_one(T, B, EDGE, k, x + i, w + i * row, each, acc);
 }
 
 // All sums zero.

@@ -141,7 +141,11 @@ class _Direct:
         x, w, bias = r.pointers
         n = self.node.arg(0).shape[0]
         plane = Plane(self.m.lanes, n, self.oc, self.rows, self.columns, self.index)
-        return sums_body(r, self.sums, plane, tile, x, w, bias, self.batch)
+
+        def source(n: Dim) -> str:
+            return f"{x} + {r.dim(dims.mul(n, self.batch))}"
+
+        return sums_body(r, self.sums, plane, tile, source, w, bias)
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         if self.flat:

@@ -136,6 +136,10 @@ class _Transposed:
         batch = size(padded_channels(self.node.arg(0).tensor)) * self.height * self.width
         blocks = -(-self.oc // self.m.lanes)
         at, out = 0, []
+
+        def source(n: Dim) -> str:
+            return f"{x} + {r.dim(dims.mul(n, batch))}"
+
         for p, q in self.phases:
             sums = Sums(
                 self.ic, self.block, (self.strides[0], self.strides[1], self.strides[2]),
@@ -143,7 +147,7 @@ class _Transposed:
                 (p.dilation, q.dilation), (-p.begin, -q.begin),
             )  # fmt: skip
             plane = Plane(self.m.lanes, n, self.oc, p.count, q.count, self._index(p, q))
-            body = sums_body(r, sums, plane, tile, x, f"{w} + {at}", bias, batch)
+            body = sums_body(r, sums, plane, tile, source, f"{w} + {at}", bias)
             out += ["{", *["  " + line for line in body.split("\n")], "}"]
             at += blocks * self.m.lanes * sums.per_output
         return "\n".join(out)

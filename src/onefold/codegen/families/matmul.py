@@ -12,6 +12,7 @@ from onefold.codegen.tiles import (
     Plane,
     Sums,
     Tile,
+    block_of_row,
     pack_bias,
     pack_weights,
     sums_body,
@@ -94,9 +95,10 @@ class _Packed:
 
     def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
-        sums = Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
+        block = block_of_row(self.k, self.rows)
+        sums = Sums(self.k, block, (block, 0, self.k), (1, self.rows))
         plane = Plane(self.m.lanes, 1, self.n, 1, self.rows, self.index)
-        return sums_body(r, sums, plane, tile, x, w, bias, 0)
+        return sums_body(r, sums, plane, tile, lambda n: x, w, bias)
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         return (*dims.unravel(x, self.lead), c) if self.lead else (c,)

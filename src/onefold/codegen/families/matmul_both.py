@@ -11,14 +11,13 @@ from onefold.codegen.team import parts_for
 from onefold.codegen.tiles import (
     Machine,
     Plane,
-    Run,
     Sums,
     Tile,
-    Tiling,
+    block_of_row,
     groups_of,
-    lane_check,
     pack_bias,
     shares_batches,
+    sums_body,
     tiles_for,
 )
 from onefold.ir import dims, dtypes
@@ -114,20 +113,17 @@ class _Both:
                 ]  # fmt: skip
             return lines
 
-        def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
-            at = r.dim(self._batch(first.shape, n))
-            return (
-                f"of_conv_tile(k, {run.width}, {vectors}, 0, 0, {r.dim(column)}, {x} + {at}, w + "
-                f"{r.dim(dims.mul(block, lanes * self.k))}, {bias} + "
-                f"{r.dim(dims.mul(block, lanes))}, OF_NO_STREAM, acc);"
-            )
-
-        sums = Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
+        block = block_of_row(self.k, self.rows)
+        sums = Sums(self.k, block, (block, 0, self.k), (1, self.rows))
         plane = Plane(lanes, dims.product(self.lead), self.n, 1, self.rows, self._index)
         apart = team.parts > 1 and self.own > 1
         where = f"({scratch} + me.part * {self.packed_bytes})" if apart else scratch
-        head = [lane_check(lanes), sums.text(r.dim), f"float *const w = (float *){where};"]
-        return Tiling(plane, self.tile, r, call, sums.is_edge, before=pack).body(head)
+        head = [f"float *const w = (float *){where};"]
+
+        def left(n: Dim) -> str:
+            return f"{x} + {r.dim(self._batch(first.shape, n))}"
+
+        return sums_body(r, sums, plane, self.tile, left, "w", bias, head, pack)
 
     def _index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         return (*(dims.unravel(n, self.lead) if self.lead else ()), x, c)

@@ -18,6 +18,7 @@ from onefold.codegen.loops import padded_channels
 from onefold.codegen.team import parts_for
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import (
+    STEP,
     STREAMED,
     Machine,
     Tile,
@@ -269,8 +270,9 @@ class _Winograd:
                 if self.weight_bytes >= STREAMED:
                     number = f"{before} + t" if run.count != 1 else str(before)
                     ahead = (
-                        f"of_share({number}, {passes}, {g.vectors}, {self.ic}, "
-                        f"wq + (b + {g.vectors}) * {lanes * self.ic})"
+                        f"of_share({number}, {passes}, {-(-self.ic // STEP)}, "
+                        f"{4 * g.vectors * lanes * self.ic}, wq + (b + {g.vectors}) * "
+                        f"{lanes * self.ic})"
                     )
                 assert isinstance(run.count, int)
                 before += run.count
