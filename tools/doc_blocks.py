@@ -111,6 +111,7 @@ def _bash(text: str, folder: Path, wanted: int, where: str) -> str:
 def _call(command: list[str], folder: Path, wanted: int, where: str) -> str:
     environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment["ONEFOLD_TUNED_DIR"] = str(folder / ".tuned")  # not the reader's own
     done = subprocess.run(command, cwd=folder, env=environment, text=True, timeout=600,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
     if done.returncode != wanted:

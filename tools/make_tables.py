@@ -2,6 +2,7 @@
 
     python -m tools.make_tables bench     times, beside other runtimes (the machine must be quiet)
     python -m tools.make_tables sizes     bytes on a microcontroller
+    python -m tools.make_tables tuning    estimates beside measured kernels (quiet, and minutes)
 
 Real models are taken from the folder that ONEFOLD_TESTDATA names (default: `../shared`), where
 there is one; the demo's network is always there. A table `NAME` stands between
@@ -36,6 +37,7 @@ FITTED = (
     "tflite/micro_speech_quantized.tflite", "tflite/ad01_int8.tflite",
     "tflite/person_detect.tflite", "tflite/vww_96_int8.tflite",
 )
+TUNED = ("mobilenet_v2", "resnet50", "minilm6", "ds_cnn")
 PEERS = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT"}
 SIZES = (("code_bytes", "code"), ("weights_bytes", "weights"), ("arena_bytes", "arena"),
          ("arena_lower_bound", "lower bound"), ("stack_bytes", "stack"))  # fmt: skip
@@ -112,7 +114,35 @@ def _onefold(*words: str) -> dict[str, Any]:
     return facts
 
 
-TABLES: dict[str, Callable[[], str]] = {"bench": bench, "sizes": sizes}
+def tuning() -> str:
+    """How far the kernels that estimates choose are from the fastest."""
+    from bench import zoo
+
+    lines = [
+        f"One thread of {_machine()}, f32. *Loss*: time of the kernel that the estimate takes",
+        "over that of the fastest one measured, geometric mean over layers that have a choice, and",
+        "the worst of them. *A call*: whole calls with the estimate's kernels and with the fastest.",
+        "",
+        "| network | layers | kernels measured | loss | worst layer | a call, estimated | tuned |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    with tempfile.TemporaryDirectory(prefix="onefold-docs-") as folder:
+        for name in TUNED:
+            path = zoo.NETWORKS[name]().save(Path(folder))
+            facts = _onefold("tune", str(path), "--budget", "600")
+            layers, calls = facts["layers"], facts["calls"]
+            worst = max(y["gain"] for y in layers) - 1
+            cells = [
+                f"`{name}`", str(sum(y["count"] for y in layers)),
+                str(sum(len(y["times"]) for y in layers)), f"{facts['loss'] - 1:.1%}",
+                f"{worst:.1%}",
+                *(_time(calls[k]) if calls else "the same" for k in ("estimated_s", "tuned_s")),
+            ]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"bench": bench, "sizes": sizes, "tuning": tuning}
 
 
 def main() -> int:

@@ -43,19 +43,23 @@ class Trial:
 
     def add(self, step: Step, choices: Sequence[Choice]) -> list[int]:
         """The numbers of the steps that are to be timed, one for each way."""
-        old = self.assembler.drafts[id(step)]
-        made = []
-        for c in choices:
-            draft = replace(old, choice=c, packed=[], scratch=None)
-            s = self.own.step(draft, draft.ins, draft.outs, step.origin, c.node)
-            s.algorithm = c.name
-            made.append(s)
-        self.steps.append(made[0])  # so that the first one finds its input as the others do
+        # One more, with weights of its own, so that the first that counts finds its input in the
+        # caches as the others do, and its weights not.
+        self.steps.append(self._step(step, choices[0]))
         numbers = []
-        for s in made:
+        for c in choices:
+            s = self._step(step, c)
             self.steps += [s, s] if self.warm else [s]
             numbers.append(len(self.steps) - 1)
         return numbers
+
+    def _step(self, step: Step, choice: Choice) -> Step:
+        """The step by another kernel."""
+        old = self.assembler.drafts[id(step)]
+        draft = replace(old, choice=choice, packed=[], scratch=None)
+        made = self.own.step(draft, draft.ins, draft.outs, step.origin, choice.node)
+        made.algorithm = choice.name
+        return made
 
     @property
     def bytes(self) -> int:
