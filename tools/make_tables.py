@@ -120,8 +120,8 @@ def tuning() -> str:
 
     lines = [
         f"One thread of {_machine()}, f32. *Loss*: time of the kernel that the estimate takes",
-        "over that of the fastest one measured, geometric mean over layers that have a choice, and",
-        "the worst of them. *A call*: whole calls with the estimate's kernels and with the fastest.",
+        "over that of the fastest measured, geometric mean over the layers with a choice, and",
+        "the worst of them. *A call*: whole calls with the estimate's kernels, and tuned ones.",
         "",
         "| network | layers | kernels measured | loss | worst layer | a call, estimated | tuned |",
         "|---|--:|--:|--:|--:|--:|--:|",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -177,7 +178,7 @@ def _told(other: Choice, best: Choice) -> str:
 
 def kernel_of(c: Choice) -> str:
     """The name without the sizes of tiles."""
-    return c.name.rstrip("0123456789x_")
+    return re.sub(r"(_\d+(x\d+)?)+$", "", c.name)
 
 
 def signature(node: Node, target: Target, options: Options) -> str:

@@ -44,8 +44,8 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """The ways to compute some layers that are alike. pick: the cheapest by estimate; times: of
-    those measured; cost: estimated cycles of all of the layers."""
+    """The ways to compute some layers that are alike. pick: what the planner takes by estimates;
+    times: of those measured; cost: estimated cycles of all of the layers."""
 
     name: str
     node: str
@@ -72,12 +72,13 @@ class Task:
     node: str
     step: Step
     planned: Planned
+    pick: Choice
     ways: list[Choice]
     count: int = 1
 
     @property
     def cost(self) -> float:
-        return self.ways[0].cost * self.count
+        return self.pick.cost * self.count
 
 
 @dataclass
@@ -152,7 +153,7 @@ def tune(
 
 def _layer(t: Task, times: Mapping[str, float], fresh: bool) -> Layer:
     ours = {c.name: times[c.name] for c in t.ways}
-    return Layer(str(t.step.origin) or t.step.op, t.node, t.count, t.ways[0].name, t.cost, ours,
+    return Layer(str(t.step.origin) or t.step.op, t.node, t.count, t.pick.name, t.cost, ours,
                  fresh)  # fmt: skip
 
 
@@ -165,24 +166,25 @@ def _tasks(planned: Planned, options: Options, result: Result) -> list[Task]:
         if draft.choice is None:
             continue
         node = draft.choice.node
-        ways = _promising(alternatives(draft, kernels.offers(node)))
+        ways = _promising(alternatives(draft, kernels.offers(node)), draft.choice)
         name = signature(node, kernels.target, options)
-        if step.sizes or draft.agreements:
+        if step.sizes or step.kernel.stops:
             result.open += 1
         elif len(ways) < 2:
             result.alone += 1
         elif name in found:
             found[name].count += 1
         else:
-            found[name] = Task(name, step, planned, ways)
+            found[name] = Task(name, step, planned, draft.choice, ways)
     return list(found.values())
 
 
-def _promising(offers: Sequence[Choice]) -> list[Choice]:
-    """The cheapest by estimate, and the cheapest of each kernel."""
+def _promising(offers: Sequence[Choice], pick: Choice) -> list[Choice]:
+    """The cheapest by estimate, the cheapest of each kernel, and what the planner takes."""
     firsts = {kernel_of(c): c for c in reversed(offers)}
     kept = [c for c in offers[:MOST] if c.cost <= HOPELESS * offers[0].cost]
-    return sorted({c.name: c for c in (*kept, *firsts.values())}.values(), key=lambda c: c.cost)
+    found = {c.name: c for c in (*kept, *firsts.values(), pick)}
+    return sorted(found.values(), key=lambda c: c.cost)
 
 
 def _group(waiting: Sequence[Task], warm: bool) -> tuple[list[Task], Trial, list[list[int]]]:
