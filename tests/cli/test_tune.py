@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ DIGITS = Path(__file__).resolve().parents[2] / "demo" / "digits.onnx"
 class Given:
     """A runner whose times are made up: of the kernels named, as given; of others, a second."""
 
-    def __init__(self, times: Mapping[str, float]) -> None:
-        self.given, self.programs = times, 0
+    def __init__(self, times: Mapping[str, float], noise: Sequence[float] = (1.0,)) -> None:
+        self.given, self.noise, self.programs = times, noise, 0
 
-    def times(self, program: Program, image: Any, evict: int) -> list[float]:
+    def times(self, program: Program, image: Any, evict: int) -> list[list[float]]:
         self.programs += 1
         assert image.nbytes == program.arena_bytes
-        return [self.given.get(s.algorithm, 1.0) for s in program.flat()]
+        once = [self.given.get(s.algorithm, 1.0) for s in program.flat()]
+        return [[t * noise for t in once] for noise in self.noise]
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,15 @@ def test_the_fastest_is_taken_from_then_on(net: Path) -> None:
         assert found.best == other and found.gain == 2
         assert kernels(net) == [other]
         assert kernels(net, tuned=False) == [before]
+
+
+def test_a_busy_machine_is_told_of(net: Path) -> None:
+    graph, _ = bound(onefold.load(net), Binding())
+    pipeline.run(graph)
+    quiet, loud = (1.0, 1.01, 0.99, 1.0, 1.0, 1.0, 1.02, 5.0), (1.0, 3.0, 0.5, 1.5, 0.7, 2.0)
+    for noise, busy in ((quiet, False), (loud, True)):
+        runner = Given({}, noise)
+        assert tune(graph, "net", find("host"), Options(), 60, runner, True).busy == busy
 
 
 def test_what_is_the_same_within_the_noise_stays(net: Path) -> None:

@@ -118,7 +118,7 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
 
 def _summary(r: Result) -> dict[str, Any]:
     return {"loss": r.loss, "picked_s": r.picked, "fastest_s": r.fastest, "left": r.left,
-            "alone": r.alone, "open": r.open}  # fmt: skip
+            "alone": r.alone, "open": r.open, "busy": r.busy}  # fmt: skip
 
 
 def _whole(wishes: Wishes, model: Model, notes: list[str]) -> dict[str, Any]:
@@ -163,6 +163,9 @@ def _show(facts: dict[str, Any], out: Out) -> None:
              f"{facts['alone']} layers have one kernel only")  # fmt: skip
     if facts["open"]:
         out.line(f"{facts['open']} layers have open sizes: fix them with --dim or --shape")
+    if facts["busy"]:
+        out.line("times differ much from round to round, as on a busy machine: measure again "
+                 "(--again) when it is quiet", style="yellow")  # fmt: skip
     if facts["left"]:
         out.line(f"{facts['left']} layers are left: run it again, or with a larger --budget",
                  style="yellow")  # fmt: skip

@@ -165,9 +165,14 @@ def tiles_for(m: Machine, channels: int, columns: Dim, steps: int) -> list[tuple
                     count = r.count if isinstance(r.count, int) else 1
                     # wide groups read more weights a step, which come from beyond the first cache
                     step *= 1 + 0.015 * v
-                    cost += g.count * count * (step * steps + 6 + 1.5 * n * v)
+                    cost += g.count * count * (step * steps + end_cycles(n * v))
             found[effect] = Tile(t, b), cost
     return sorted(found.values(), key=lambda f: f[1])[:MOST_TILES]
+
+
+def end_cycles(vectors: int) -> float:
+    """What it takes to finish and store so many vectors of sums."""
+    return 6 + 1.5 * vectors
 
 
 def choose_tile(m: Machine, channels: int, columns: Dim, steps: int) -> tuple[Tile, float]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from onefold import events
 from onefold.codegen.family import Choice, kernel_of, signature
+from onefold.dev.measure import Times
 from onefold.dev.survey import Planned, Survey, plan_parts
 from onefold.options import Options
 from onefold.plan.trial import Trial, alternatives
@@ -31,15 +32,17 @@ HOPELESS = 3.0  # times the lowest estimate, from which a kernel's tiles are lef
 TOGETHER = 24  # ways in one program
 ROOM = 1 << 28  # bytes of one program's memory
 ROUNDS, LEAST, LIMIT = 25, 5, 1.5  # rounds of one program; seconds that end them early
+BUSY = 0.1  # spread of the times from which something else is running
 EVICTED = 1 << 26  # most bytes that are touched between two rounds
 
 
 class Runner(Protocol):
     """Where kernels are measured."""
 
-    def times(self, program: Program, image: Array, evict: int) -> list[float]:
-        """Seconds of each step. image: contents of the arena before each call; evict: bytes that
-        a call of the real network touches, which push out what caches still hold of the last."""
+    def times(self, program: Program, image: Array, evict: int) -> list[list[float]]:
+        """Seconds of each step, round by round. image: contents of the arena before each call;
+        evict: bytes that a call of the real network touches, which push out what caches still hold
+        of the last."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,19 @@ class Task:
 @dataclass
 class Result:
     """layers: those measured, now or before; left: how many the budget did not reach; alone: how
-    many have one kernel only; open: how many have sizes that are not known."""
+    many have one kernel only; open: how many have sizes that are not known; spreads: distances of
+    the quartiles of what was measured now, as shares of the medians."""
 
     layers: list[Layer] = field(default_factory=list)
     left: int = 0
     alone: int = 0
     open: int = 0
+    spreads: list[float] = field(default_factory=list)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something else kept the machine from measuring."""
+        return bool(self.spreads) and statistics.median(self.spreads) > BUSY
 
     @property
     def loss(self) -> float:
@@ -135,9 +145,11 @@ def tune(
             group, trial, numbers = _group(waiting, warm)
             del waiting[: len(group)]
             program, image = trial.finish()
-            times = runner.times(program, image, 0 if warm else min(touched, EVICTED))
+            rounds = runner.times(program, image, 0 if warm else min(touched, EVICTED))
+            times = [Times(tuple(r)) for r in zip(*rounds, strict=True)]
+            result.spreads += [t.spread for t in times]
             found = [
-                {c.name: times[k] for c, k in zip(t.ways, ks, strict=True)}
+                {c.name: times[k].median for c, k in zip(t.ways, ks, strict=True)}
                 for t, ks in zip(group, numbers, strict=True)
             ]
             records = [tuned.Record(machine, t.node, f)
@@ -211,7 +223,7 @@ class HostRunner:
     target: Target
     options: Options
 
-    def times(self, program: Program, image: Array, evict: int) -> list[float]:
+    def times(self, program: Program, image: Array, evict: int) -> list[list[float]]:
         from onefold.dev.profile import ticks_per_second
         from onefold.run.building import build
         from onefold.run.library import Call
@@ -225,7 +237,7 @@ class HostRunner:
             arena = loaded.arenas.take()
             call = Call(loaded.library, arena, loaded.weights, None, [], [])
             others = np.zeros(evict, np.uint8)
-            counts: list[list[int]] = []
+            counts: list[list[int]] = []  # the first round is no measurement
             end = time.perf_counter() + LIMIT
             while len(counts) < LEAST or (len(counts) < ROUNDS and time.perf_counter() < end):
                 ctypes.memmove(arena.address, image.ctypes.data, image.nbytes)
@@ -235,4 +247,4 @@ class HostRunner:
                 call()
                 counts.append(loaded.ticks()[:-1])
             rate = ticks_per_second(loaded.ticks)
-        return [max(statistics.median(c), 1) / rate for c in zip(*counts[1:], strict=True)]
+        return [[max(c, 1) / rate for c in r] for r in counts[1:]]

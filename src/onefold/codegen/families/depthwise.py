@@ -10,7 +10,18 @@ import numpy as np
 from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
-from onefold.codegen.tiles import Machine, Plane, Run, Sums, Tile, Tiling, lane_check, pack_bias
+from onefold.codegen.tiles import (
+    Machine,
+    Plane,
+    Run,
+    Sums,
+    Tile,
+    Tiling,
+    end_cycles,
+    lane_check,
+    pack_bias,
+    runs_of,
+)
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -18,7 +29,7 @@ from onefold.ops.conv import Conv
 from onefold.options import Options
 from onefold.target import Target
 
-WIDTHS = (8, 4, 6, 10, 12, 14)  # columns of a tile, the best ones first where there are enough
+WIDTHS = (8, 4, 6, 10, 12, 14)  # columns of a tile
 
 
 def widths(columns: int, most: int) -> list[int]:
@@ -69,12 +80,21 @@ class _Depthwise:
         return [self._choice(w) for w in widths(self.columns, self.m.registers - 1)]
 
     def _choice(self, width: int) -> Choice:
-        macs = self.node.op.macs(self.node)
         return Choice(
             f"conv_depthwise_{width}", self.node, (self.node.arg(0),), self.packed,
             partial(self.render, Tile(width, 1)), lambda s: True, ("of_depthwise.h",),
-            cost=macs / self.m.lanes,
+            cost=self._cost(width),
         )  # fmt: skip
+
+    def _cost(self, width: int) -> float:
+        """Cycles: a tap loads its weights once, and an element for each column."""
+        taps, total = int(np.prod(self.sums.window)), 0.0
+        for r in runs_of(self.columns, width):
+            assert isinstance(r.count, int)
+            step = max(r.width + 1, self.m.latency) / 2
+            total += r.count * (step * taps + end_cycles(r.width))
+        blocks = -(-self.channels // self.m.lanes)
+        return total * self.rows * blocks * dims.upper(self.node.arg(0).shape[0])
 
     def packed(self) -> tuple[Array, ...]:
         w, lanes = self.node.const(1), self.m.lanes
