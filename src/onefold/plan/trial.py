@@ -18,6 +18,8 @@ from onefold.plan.render import Draft, render
 from onefold.plan.schedule import generic_index
 from onefold.plan.spaces import Arena
 
+SETTLE = 3  # by then a step takes as long as when it is repeated further; the first one 15 % longer
+
 
 def alternatives(draft: Draft, offers: Sequence[Choice]) -> list[Choice]:
     """Those of the offers that compute a step from the same values, epilogue included."""
@@ -43,9 +45,9 @@ class Trial:
 
     def add(self, step: Step, choices: Sequence[Choice]) -> list[int]:
         """The numbers of the steps that are to be timed, one for each way."""
-        # One more, with weights of its own, so that the first that counts finds its input in the
-        # caches as the others do, and its weights not.
-        self.steps.append(self._step(step, choices[0]))
+        # Some more first, with weights of their own, so that the first that counts finds its input
+        # in the caches as the others do, and its weights not.
+        self.steps += [self._step(step, choices[0]) for _ in range(SETTLE)]
         numbers = []
         for c in choices:
             s = self._step(step, c)

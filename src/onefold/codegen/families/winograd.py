@@ -84,8 +84,11 @@ class Winograd(Family):
         ways = [w for n in (2, 4) for w in _Winograd(node, m, n).ways() if w.fits]
         if not ways:
             return "what lies between its transforms is larger than its input and result"
-        made = [w.choice(options.threads) for w in ways]
-        return list({c.name: c for c in made}.values())
+        found: dict[str, Choice] = {}
+        for w in ways:  # threads may make the same of several: the first, which costs least
+            c = w.choice(options.threads)
+            found.setdefault(c.name, c)
+        return list(found.values())
 
 
 class _Winograd:
