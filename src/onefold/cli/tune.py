@@ -143,7 +143,7 @@ def _whole(wishes: Wishes, model: Model, notes: list[str]) -> dict[str, Any]:
 
 
 def _show(facts: dict[str, Any], out: Out) -> None:
-    out.line(f"{facts['model']} on {facts['machine']}", style="bold")
+    out.line(f"{facts['model']} on {facts['machine'].partition(';')[0]}", style="bold")
     for note in facts["notes"]:
         out.line(note)
     numbers = [Column(n, right=True) for n in ("layers", "its time", "time", "gain")]
