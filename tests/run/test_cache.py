@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,20 @@ def test_keys_depend_on_every_part_and_its_borders() -> None:
             cache.key(b"ab", b"c", ""), cache.key()}
     assert len(keys) == 5 and all(len(k) == 64 for k in keys)
     assert cache.key("a") == cache.key(b"a")
+
+
+def test_the_builder_may_decide_the_key(own_cache: Path) -> None:
+    def name(meta: Mapping[str, object]) -> str:
+        return cache.key(str(meta["name"]))
+
+    first = cache.get_or_build(KEY, build, name)
+    assert first.fresh and first.key == cache.key("net.onnx") and cache.get(KEY) is None
+    assert cache.get_or_build(first.key, never).path == first.path
+    inode = (first.path / "code.so").stat().st_ino
+    again = cache.get_or_build(KEY, build, name)
+    assert not again.fresh and again.path == first.path
+    assert (again.path / "code.so").stat().st_ino == inode, "it may be in use"
+    assert not leftovers(own_cache)
 
 
 def test_nothing_is_found_before_it_is_built() -> None:

@@ -128,7 +128,10 @@ def _build(key: str, build: Build, name: Name | None) -> Entry:
             folder.mkdir()
         with store.guarded("building a program", folder, only_full=True):
             meta = dict(build(folder) or {})
-        key = name(meta) if name is not None else key
+        if name is not None:
+            key = name(meta)
+            if there := get_locked(key):  # another process may have it open
+                return there
         final = _entries() / key
         with store.guarded("storing a program", folder):
             total = _seal(folder, meta)
