@@ -59,6 +59,34 @@ AI of_vi of_dot2(of_vi acc, const void *x, const void *w) {
 #endif
 }
 
+// Steps that one load of a column serves: Arm multiplies by any element of a register.
+#if defined(__ARM_NEON)
+enum { OF_STEPS = 4 };
+typedef int8x16_t of_some;
+
+// Step j of those in q, of four bytes or two i16.
+AI of_vi of_dot_lane(const int d, of_vi acc, const of_some q, const int j, const void *w) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  if (d == 4) {
+    const int8x16_t v = vld1q_s8(w);
+    const int32x4_t a = (int32x4_t)acc;
+    return (of_vi)(j == 0 ? vdotq_laneq_s32(a, v, q, 0) : j == 1 ? vdotq_laneq_s32(a, v, q, 1)
+                   : j == 2 ? vdotq_laneq_s32(a, v, q, 2) : vdotq_laneq_s32(a, v, q, 3));
+  }
+#endif
+  const int16x8_t x = vreinterpretq_s16_s8(q), v = vld1q_s16(w);
+  acc = (of_vi)vmlal_n_s16((int32x4_t)acc, vget_low_s16(v), x[2 * j]);
+  return (of_vi)vmlal_n_s16((int32x4_t)acc, vget_high_s16(v), x[2 * j + 1]);
+}
+#else
+enum { OF_STEPS = 1 };
+typedef int32_t of_some;
+AI of_vi of_dot_lane(const int d, of_vi acc, const of_some q, const int j, const void *w) {
+  (void)j;
+  return d == 4 ? of_dot4(acc, &q, w) : of_dot2(acc, &q, w);
+}
+#endif
+
 struct of_conv_int {
   int run, kh, kw;               // elements of a run, rows of the window, runs in a row of it (1 unless dilated)
   int sh, sw, dh, dw, row, col;  // steps; elements of the prepared input from a row, and a column, to the next
@@ -81,7 +109,18 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
   for (int ky = 0; ky < k.kh; ky++)
     for (int kx = 0; kx < k.kw; kx++) {
       const char *xr = at + ((oy * k.sh + ky * k.dh) * k.row + (ox * k.sw + kx * k.dw) * k.col) * size;
-      OF_UNROLL4 for (int i = 0; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
+      const int whole = OF_STEPS > 1 ? steps / OF_STEPS * OF_STEPS : 0;
+      OF_ROLLED for (int i = 0; i < whole; i += OF_STEPS, xr += 4 * OF_STEPS) {
+        of_some q[OF_MAX_T];
+        OF_UNROLL for (int t = 0; t < T; t++) __builtin_memcpy(&q[t], xr + t * k.sw * k.col * size, sizeof(of_some));
+        OF_UNROLL for (int j = 0; j < OF_STEPS; j++, wk += B * OF_LANES * 4)
+          OF_UNROLL for (int t = 0; t < T; t++) {
+            if (k.more) seen[t] = of_dot_lane(k.d, seen[t], q[t], j, rest && i + j == steps - 1 ? &last : &every);
+            OF_UNROLL for (int b = 0; b < B; b++)
+              acc[b][t] = of_dot_lane(k.d, acc[b][t], q[t], j, wk + b * OF_LANES * 4);
+          }
+      }
+      OF_UNROLL4 for (int i = whole; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
         OF_UNROLL for (int t = 0; t < T; t++) {
           const char *xt = xr + t * k.sw * k.col * size;
           if (k.more) seen[t] = of_dot4(seen[t], xt, rest && i == steps - 1 ? &last : &every);
