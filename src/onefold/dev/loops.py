@@ -228,7 +228,7 @@ def limit(core: Core, arch: str, loop: Loop, features: Sequence[str] = ()) -> fl
     done = subprocess.run(
         [analyser(), f"-mtriple={arch}", f"-mcpu={core.model}", "--json", "-iterations=1",
          "-mattr=" + ",".join(f"+{f}" for f in features)],
-        input="\n".join(loop.products), capture_output=True, text=True,
+        input="\n".join(loop.arithmetic), capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
         raise OptionError("the analyser does not know the code", why=done.stderr[:300])

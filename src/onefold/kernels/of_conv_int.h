@@ -47,7 +47,9 @@ AI of_vi of_dot2(of_vi acc, const void *x, const void *w) {
 #if OF_LANES == 16
   return acc + (of_vi)_mm512_madd_epi16(_mm512_set1_epi32(q), _mm512_load_si512(w));
 #elif OF_LANES == 8
-  return acc + (of_vi)_mm256_madd_epi16(_mm256_set1_epi32(q), *(const __m256i *)w);
+  acc += (of_vi)_mm256_madd_epi16(_mm256_set1_epi32(q), *(const __m256i *)w);
+  __asm__("" : "+x"(acc));  // the compiler would sum up products of several steps first, in registers it has not
+  return acc;
 #else
   return acc + (of_vi)_mm_madd_epi16(_mm_set1_epi32(q), *(const __m128i *)w);
 #endif

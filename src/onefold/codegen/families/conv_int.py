@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -276,6 +276,12 @@ def _copied_for_little(kernel: IntKernel) -> str:
     return ""
 
 
+def _room(m: Machine, form: Form) -> Machine:
+    """What is left to tiles where products are made in a register before they are added."""
+    apart = form.step == 2 and form.interleaved and m.lanes < 16
+    return replace(m, registers=m.registers - 2) if apart else m
+
+
 class _Conv(IntKernel):
     def __init__(self, layer: Layer, target: Target) -> None:
         self.more = beyond_bytes(layer.weights)
@@ -294,7 +300,7 @@ class _Conv(IntKernel):
 
     def choices(self) -> list[Choice]:
         steps = self.steps * self.window[1] * self.window[2]
-        tiles = tiles_for(self.m, self.channels, self.columns, steps)
+        tiles = tiles_for(_room(self.m, self.form), self.channels, self.columns, steps)
         return [self._choice(t, cost) for t, cost in tiles]
 
     def _choice(self, tile: Tile, cost: float) -> Choice:
