@@ -14,15 +14,13 @@ class Isa:
 
     jump: a branch within a function, whose groups are its condition, if any, and its label;
     stack: an operand in the function's stack frame; products: multiply-adds, as the
-    instruction's name; sums: the register that a multiply-add adds to; adding: what adds products
-    where no multiply-add does.
+    instruction's name; sums: the register that a multiply-add adds to.
     """
 
     jump: re.Pattern[str]
     stack: re.Pattern[str]
     products: re.Pattern[str]
     sums: re.Pattern[str]
-    adding: re.Pattern[str]
 
 
 ISAS = {
@@ -31,7 +29,6 @@ ISAS = {
         re.compile(r"\[sp\b"),
         re.compile(r"fml[as]|fmlal2?|[us]dot|[us]?[us]mmla|bfdot|bfmmla|bfmlal[bt]|[us]?mlal2?|mla"),
         re.compile(r"\S+\s+v(\d+)\."),
-        re.compile(r"(?!)"),
     ),
     "x86_64": Isa(
         re.compile(r"\t(jmp|j\w+)\t(\.LBB\w+)$"),
@@ -41,7 +38,6 @@ ISAS = {
             r"|vdpbf16ps|tdp\w+|v?mulps|v?pmulld|vpdpwssd"
         ),
         re.compile(r".*%([xyzt]mm\d+)(?:\s*\{.*\})?$"),
-        re.compile(r"v?paddd"),
     ),
 }
 
@@ -59,12 +55,6 @@ class Loop:
     def products(self) -> tuple[str, ...]:
         """The multiply-adds."""
         return tuple(x for x in self.lines if self.isa.products.fullmatch(name_of(x)))
-
-    @property
-    def arithmetic(self) -> tuple[str, ...]:
-        """The multiply-adds, and what else adds products."""
-        either = (self.isa.products, self.isa.adding)
-        return tuple(x for x in self.lines if any(p.fullmatch(name_of(x)) for p in either))
 
     @property
     def stack(self) -> int:
@@ -103,7 +93,7 @@ def functions(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def _without_comment(line: str) -> str:
     bare = re.split(r"\s*(?://|#\s|##|#$)", line, maxsplit=1)[0].rstrip()
-    directive = re.match(r"\t\.(?!LBB)\w+", bare)
+    directive = re.match(r"\t\.(?!LBB)\w+|\t?#", bare)
     return "" if directive else bare
 
 

@@ -74,6 +74,10 @@ EXPECTED = {
 """What is to multiply: (feature or architecture, kind of layer) -> names of instructions."""
 
 
+UNFUSED = {"vpmaddwd"}
+"""Instructions that multiply, and leave it to others to add: no multiply-adds limit their loops."""
+
+
 def expected(target: Target, kind: str) -> tuple[str, ...]:
     """The instructions that are to multiply in a layer of this kind; empty where none is said."""
     words = [f for f in target.features if (f, kind) in EXPECTED]
@@ -113,8 +117,9 @@ class Row:
         wanted = expected(find(self.target), self.asked)
         if wanted and not set(self.kinds) <= set(wanted):
             said.append(f"it multiplies by {', '.join(self.kinds)}, not {' or '.join(wanted)}")
+        judged = self.main and not set(self.kinds) & UNFUSED
         said += [f"{self.share(c):.0%} of the limit on {c}" for c in self.cycles
-                 if self.main and self.share(c) < ENOUGH]  # fmt: skip
+                 if judged and round(self.share(c), 2) < ENOUGH]  # fmt: skip
         return said
 
 
@@ -210,30 +215,26 @@ def estimate(core: Core, arch: str, lines: Sequence[str], features: Sequence[str
     before it have completed, as these cores do not: a load need not wait for a multiply-add. There
     every result takes as long as a load's, so that nothing completes out of turn.
     """
-    text = "\n".join([
-        f"// LLVM-MCA-LATENCY {LOAD}" if core.in_order else "", "round:",
-        *(re.sub(r"\.LBB\w+", "round", x) for x in lines),
-    ])  # fmt: skip
+    first = f"// LLVM-MCA-LATENCY {LOAD}\n" if core.in_order else ""
+    text = "\n".join(re.sub(r"\.LBB\w+", "round", x) for x in lines)
+    return _analysed(core, arch, f"{first}round:\n{text}", features)["TotalCycles"] / ROUNDS
+
+
+def limit(core: Core, arch: str, loop: Loop, features: Sequence[str] = ()) -> float:
+    """Cycles that its multiply-adds occupy the units for."""
+    alone = "\n".join(loop.products)
+    return float(_analysed(core, arch, alone, features)["BlockRThroughput"])
+
+
+def _analysed(core: Core, arch: str, text: str, features: Sequence[str]) -> dict[str, float]:
+    """The analyser's summary of some instructions."""
     words = [analyser(), f"-mtriple={arch}", f"-mcpu={core.model}", f"-iterations={ROUNDS}",
              "--json", "-mattr=" + ",".join(f"+{f}" for f in features)]  # fmt: skip
     done = subprocess.run(words, input=text, capture_output=True, text=True)
     if done.returncode:
         raise OptionError("the analyser does not know the code", why=done.stderr[:300])
-    summary = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]
-    return float(summary["TotalCycles"]) / ROUNDS
-
-
-def limit(core: Core, arch: str, loop: Loop, features: Sequence[str] = ()) -> float:
-    """Cycles of its multiply-adds alone, each of them independent of the others."""
-    done = subprocess.run(
-        [analyser(), f"-mtriple={arch}", f"-mcpu={core.model}", "--json", "-iterations=1",
-         "-mattr=" + ",".join(f"+{f}" for f in features)],
-        input="\n".join(loop.arithmetic), capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        raise OptionError("the analyser does not know the code", why=done.stderr[:300])
-    summary = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]
-    return float(summary["BlockRThroughput"])
+    found: dict[str, float] = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]
+    return found
 
 
 def survey(cores: Sequence[Core], model: str = "", estimates: bool = True) -> list[Row]:
@@ -285,30 +286,32 @@ Most of a network's time passes in a few instructions. This page looks at them w
 machine to measure on: layers of well-known networks are compiled for each CPU, and of each kernel
 the main one of the innermost loops is read from the compiler's assembly text.
 
-- *Instructions* and *multiply-adds* of one round of the loop, and what multiplies. "By element": one
-  factor is an element of a register, so that one load serves several multiply-adds.
+- *Instructions* and *multiply-adds* of one round of the loop, and what multiplies. "By element":
+  one factor is an element of a register, so that one load serves several multiply-adds.
 - *Spills*: instructions in the loop that access the stack; in brackets the most that another loop
   with multiply-adds in the same function has: transforms and softmax work on small arrays there.
-- For each CPU the *cycles* of a round as llvm-mca {version} estimates them, all data being in the first
-  cache, and the share of the limit that the multiply-adds alone set by the same model. Loops of
-  layers in *italics* wait for memory rather than for arithmetic, or are a small part of a network;
-  the others are to have no spills and at least {enough:.0%}.
+- For each CPU the *cycles* of a round as llvm-mca {version} estimates them, all data being in the
+  first cache, and the share of the limit that the multiply-adds alone set by the same model. Loops
+  of layers in *italics* wait for memory rather than for arithmetic, or are a small part of a
+  network; the others are to have no spills and at least {enough:.0%}. AVX2 adds integer products
+  by instructions of their own, so that multiplications do not limit these loops.
 
-What the models are: Cortex-A72's has one 128-bit multiply-add of f32 a cycle, Cortex-A53's too.
-There is none of Cortex-A76; Neoverse N1, the same core for servers, stands for it. In the
+What the models are: Cortex-A72's and Cortex-A53's have one 128-bit multiply-add of f32 a cycle.
+There is none of Cortex-A76; that of Neoverse N1, the same core for servers, stands for it. In the
 analyser's model of cores that execute in order every instruction waits until those before it have
-completed, as Cortex-A53 does not; here every result takes {load} cycles on it, a load's time. It also
-does not know that a 128-bit load occupies Cortex-A53 for two cycles. These are estimates: measure on
-the machine where you have it.
+completed, as a load on Cortex-A53 does not for a multiply-add; here every result takes {load}
+cycles on it, a load's time. Nor does the model know that a 128-bit load occupies Cortex-A53 for two
+cycles. These are estimates: measure on the machine where you have it.
 
-Look at your own model's, for one CPU or all of them:
+Look at your own model's loops, for one CPU or all of them:
 
 ```sh
 python -m onefold.dev.loops MODEL --cpu cortex-a53
 ```
 
-It says which layers have spills, other instructions than expected, or too small a share, and exits
-with 1 if there are any. `--no-estimates` needs no llvm-mca.
+It says which loops of main layers have spills or too small a share, and which layers multiply by
+other instructions than expected, and exits with 1 if there are any. `--no-estimates` needs no
+llvm-mca.
 
 """
 
