@@ -67,7 +67,7 @@ EXPECTED = {
     ("aarch64", "f32"): ("fmla",),
     ("x86_64", "f32"): ("vfmadd213ps", "vfmadd231ps"),
     ("avx512vnni", "int8"): ("vpdpbusd",),
-    ("dotprod", "int8"): ("sdot by element",),
+    ("dotprod", "int8"): ("sdot by element", "sdot"),
     ("x86_64", "int8"): ("vpmaddwd",),
     ("aarch64", "int8"): ("smlal", "smlal by element", "smlal2", "smlal2 by element"),
 }
