@@ -38,6 +38,14 @@ AI void of_sums_one(const int T, const int B, const int EDGE, const struct of_co
   }
 }
 
+// The first OF_TAKEN elements of each column, and the first row of weights.
+AI void of_sums_load(const int T, const int B, const int EDGE, const struct of_columns k, const float *x,
+                     const float *w, const ix each, of_vf xv[OF_MAX_T], of_vf wv[OF_MAX_B]) {
+  OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * each);
+  OF_UNROLL for (int t = 0; t < T; t++)
+    if (of_sums_has(k, EDGE, t)) xv[t] = *(const of_vfu *)(x + (k.first + t * k.step) * k.size);
+}
+
 // OF_TAKEN elements of each column in xv, times as many rows of weights, `row` elements apart, the first one in wv.
 // For cores that execute in order everything is loaded a row before it is needed: weights, and the `next` elements of
 // each column, if there are some, behind the last use of these.
@@ -84,22 +92,21 @@ AI void of_sums(const int T, const int B, const int EDGE, const ix n, const stru
   }
   const ix whole = OF_TAKEN > 1 ? n / OF_TAKEN * OF_TAKEN : 0;
   of_vf xv[OF_MAX_T], wv[OF_MAX_B];
-  if (whole) {
-    OF_UNROLL for (int b = 0; b < B; b++) wv[b] = *(const of_vf *)(w + b * each);
-    OF_UNROLL for (int t = 0; t < T; t++)
-      if (of_sums_has(k, EDGE, t)) xv[t] = *(const of_vfu *)(x + (k.first + t * k.step) * k.size);
-  }
+  if (whole) of_sums_load(T, B, EDGE, k, x, w, each, xv, wv);
   ix i = 0;
   OF_ROLLED for (; i + OF_TAKEN < whole; i += OF_TAKEN) {
     if (ahead->lines && i % OF_STEP == 0) of_stream_step(ahead);
     of_sums_taken(T, B, EDGE, k, x + i + OF_TAKEN, w + i * row, row, each, xv, wv, acc);
   }
-  if (whole) of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, xv, wv, acc);
+  if (whole) {
+    if (ahead->lines && i % OF_STEP == 0) of_stream_step(ahead);
+    of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, xv, wv, acc);
+  }
   for (i = whole; i + OF_STEP <= n; i += OF_STEP) {
     of_stream_step(ahead);
     OF_UNROLL4 for (int j = 0; j < OF_STEP; j++) of_sums_one(T, B, EDGE, k, x + i + j, w + (i + j) * row, each, acc);
   }
-  if (i < n) of_stream_step(ahead);
+  if (i < n && i % OF_STEP == 0) of_stream_step(ahead);
   OF_UNROLL4 for (; i < n; i++) of_sums_one(T, B, EDGE, k, x + i, w + i * row, each, acc);
 }
 

@@ -77,7 +77,15 @@ class _Depthwise:
         self.plane = size(a.size) * size(b.size)
 
     def choices(self) -> list[Choice]:
-        return [self._choice(w) for w in widths(self.columns, self.m.registers - 1)]
+        return [self._choice(w) for w in widths(self.columns, self._most())]
+
+    def _most(self) -> int:
+        """Columns of a tile that fit into the registers, beside what several taps see of the
+        input: all of a row, or some of it where products read it from memory."""
+        m, window, step = self.m, self.sums.window[1], self.sums.steps[1]
+        if m.taken == 1:
+            return m.registers * 2 // 3
+        return max((m.registers - window + step) // (1 + step), 4)
 
     def _choice(self, width: int) -> Choice:
         return Choice(
