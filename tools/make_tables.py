@@ -3,6 +3,7 @@
     python -m tools.make_tables bench     times, beside other runtimes (the machine must be quiet)
     python -m tools.make_tables sizes     bytes on a microcontroller
     python -m tools.make_tables tuning    estimates beside measured kernels (quiet, and minutes)
+    python -m tools.make_tables calls     what calls cost (the machine must be quiet)
 
 Real models are taken from the folder that ONEFOLD_TESTDATA names (default: `../shared`), where
 there is one; the demo's network is always there. A table `NAME` stands between
@@ -141,7 +142,15 @@ def tuning() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"bench": bench, "sizes": sizes, "tuning": tuning}
+def calls() -> str:
+    """What calls of small networks cost beyond their kernels, by bench/calls.py."""
+    from bench.calls import rows, table
+
+    return f"{table(rows())}\n\nOne thread of {_machine()}."
+
+
+TABLES: dict[str, Callable[[], str]] = {"bench": bench, "sizes": sizes, "tuning": tuning,
+                                        "calls": calls}  # fmt: skip
 
 
 def main() -> int:

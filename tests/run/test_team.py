@@ -308,3 +308,64 @@ def test_a_system_without_threads_computes_on_one(monkeypatch: pytest.MonkeyPatc
     program = digits(3)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     same(program(image(8)), digits(1)(image(8)))
+
+
+CREW = """\
+#include "of_team.h"
+extern int usleep(unsigned);
+struct late { int32_t caller, helper, parts; };
+static int32_t job(void *call, struct of_part me) {
+  struct late *const c = call;
+  if (me.part == 0) c->parts = (int32_t)me.parts;
+  const int32_t late = me.part || me.parts == 1 ? c->helper : c->caller;
+  if (late) usleep((unsigned)late);
+  return of_wait(me);
+}
+OF_PUBLIC int32_t PREFIX_run(void) { return 0; }
+OF_PUBLIC int32_t PREFIX_turn(void *t, struct late *c) { return of_run(t, 2, job, c); }
+OF_PUBLIC void PREFIX_work(void *t) { of_work(t, 1); }
+OF_PUBLIC int32_t PREFIX_helpers(void *t) { return of_helpers(t, 1); }
+OF_PUBLIC void PREFIX_end(void *t) { of_end(t); }
+"""
+
+
+def turns(caller: int, helper: int, count: int, folder: Path) -> list[int]:
+    """On how many threads each of some calls ran. caller, helper: microseconds that they take."""
+    import ctypes
+
+    from onefold.codegen.team import BYTES
+    from onefold.run import toolchain
+    from onefold.run.artifact import KERNELS
+    from onefold.run.library import Block
+    from onefold.target import find
+
+    host = find("host")
+    objects = toolchain.compile_units([("crew.c", CREW.replace("PREFIX", "crew"))], host, folder,
+                                      include_dirs=[KERNELS], shared=True)  # fmt: skip
+    toolchain.link_shared(objects, folder / "crew.so", host, allow=frozenset({"usleep"}))
+    crew, memory = ctypes.CDLL(str(folder / "crew.so")), Block(BYTES)
+    team = ctypes.c_void_p(memory.address)
+    thread = threading.Thread(target=crew.crew_work, args=(team,))
+    thread.start()
+    while not crew.crew_helpers(team):
+        time.sleep(0.001)
+    call, found = (ctypes.c_int32 * 3)(caller, helper, 0), []
+    for _ in range(count):
+        assert crew.crew_turn(team, call) == 0
+        found.append(call[2])
+    crew.crew_end(team)
+    thread.join()
+    return found
+
+
+def test_calls_go_on_without_helpers_that_come_late(tmp_path: Path) -> None:
+    """And try them again from time to time: four calls, then a pause, each longer than the last."""
+    found = turns(0, 3000, 60, tmp_path)
+    assert found[:5] == [2, 2, 2, 2, 1]
+    assert found[5:].count(2) >= 4
+    alone = "".join(map(str, found)).split("2222")[1:]
+    assert len(alone) >= 3 and len(alone[0]) < len(alone[2])
+
+
+def test_helpers_that_are_in_time_stay(tmp_path: Path) -> None:
+    assert set(turns(3000, 0, 40, tmp_path)) == {2}

@@ -5,14 +5,21 @@
 // calls of_run until of_end is called. A call uses the threads that are there, and none if another call uses them.
 // Waiting spins for some microseconds, which is how long most waits take, and then sleeps in the kernel (Linux), so
 // that threads without work cost nothing. A team is zeroed memory, and serves any number of programs.
+//
+// A helper whose CPU computes for somebody else keeps all others waiting, at every meeting, for as long as the
+// scheduler gives to each in turn. So the time that callers wait is counted; where in some calls it was more than
+// helpers can gain, the next calls do without them for as long as those took, and for longer and longer, up to 16
+// times, where it is the same again.
 #pragma once
 #include "of_program.h"
+#include "of_tick.h"
 
-enum { OF_TEAM_MAX = 256, OF_SPIN = 4000 };
+enum { OF_TEAM_MAX = 256, OF_SPIN = 4000, OF_JUDGED = 4, OF_RESTS = 4 };
 
 // Those who run one call: where they meet, and the error that stops all of them.
 struct of_crew {
   int32_t stopped, result;  // result: what `stopped` was when they last met
+  uint64_t waited;  // by part 0, in units of of_tick
   _Alignas(64) uint32_t arrived;
   _Alignas(64) uint32_t turn;
   uint32_t sleepers;
@@ -35,6 +42,8 @@ struct of_team {
   ix parts;
   of_job *job;
   void *call;
+  uint64_t took, rest;  // time of the calls with helpers since they were judged; time to come without them
+  uint32_t calls, rests;  // calls since they were judged; how often in a row helpers did not pay
   struct of_crew crew;
   struct of_seat seat[OF_TEAM_MAX];
 };
@@ -114,18 +123,21 @@ AI void of_stop(struct of_part me, int32_t code) { __atomic_store_n(&me.crew->st
 
 // Everyone comes before anyone goes on. Returns the code that a part has stopped with, or 0: the same to everyone,
 // since it is read by the last to come.
-OF_COLD int32_t of_meet(struct of_crew *c, ix parts) {
+OF_COLD int32_t of_meet(struct of_part me) {
+  struct of_crew *const c = me.crew;
   const uint32_t turn = __atomic_load_n(&c->turn, __ATOMIC_RELAXED);
-  if (__atomic_fetch_add(&c->arrived, 1, __ATOMIC_ACQ_REL) + 1 == (uint32_t)parts) {
+  if (__atomic_fetch_add(&c->arrived, 1, __ATOMIC_ACQ_REL) + 1 == (uint32_t)me.parts) {
     c->result = __atomic_load_n(&c->stopped, __ATOMIC_RELAXED);
     __atomic_store_n(&c->arrived, 0, __ATOMIC_RELAXED);
     of_advance(&c->turn, &c->sleepers);
   } else {
+    const uint64_t begin = of_tick();
     of_wait_while(&c->turn, turn, &c->sleepers);
+    if (me.part == 0) c->waited += of_tick() - begin;
   }
   return c->result;
 }
-AI int32_t of_wait(struct of_part me) { return me.parts == 1 ? me.crew->stopped : of_meet(me.crew, me.parts); }
+AI int32_t of_wait(struct of_part me) { return me.parts == 1 ? me.crew->stopped : of_meet(me); }
 
 // -- teams -----------------------------------------------------------------------------------------------------------
 
@@ -137,9 +149,9 @@ AI void of_work(struct of_team *t, ix part) {
   while (!__atomic_load_n(&t->ended, __ATOMIC_SEQ_CST)) {
     of_wait_while(&s->calls, calls++, &s->sleepers);
     if (__atomic_load_n(&t->ended, __ATOMIC_SEQ_CST)) break;
-    const ix parts = t->parts;
-    t->job(t->call, (struct of_part){part, parts, &t->crew});
-    of_meet(&t->crew, parts);
+    const struct of_part me = {part, t->parts, &t->crew};
+    t->job(t->call, me);
+    of_meet(me);
   }
   __atomic_store_n(&s->here, 0, __ATOMIC_RELEASE);
 }
@@ -157,22 +169,45 @@ AI void of_end(struct of_team *t) {
   for (ix k = 1; k < OF_TEAM_MAX; k++) of_advance(&t->seat[k].calls, &t->seat[k].sleepers);
 }
 
-// Runs the job on the calling thread, which is part 0, and on those of the team, at most `most` in all.
-AI int32_t of_run(struct of_team *t, ix most, of_job *job, void *call) {
-  if (t && !__atomic_exchange_n(&t->busy, 1, __ATOMIC_ACQUIRE)) {
-    const ix parts = 1 + of_helpers(t, most - 1);
-    if (parts > 1) {
-      t->job = job, t->call = call, t->parts = parts;
-      t->crew.stopped = 0;
-      for (ix k = 1; k < parts; k++) of_advance(&t->seat[k].calls, &t->seat[k].sleepers);
-      const int32_t code = job(call, (struct of_part){0, parts, &t->crew});
-      const int32_t stopped = of_meet(&t->crew, parts);
-      __atomic_store_n(&t->busy, 0, __ATOMIC_RELEASE);
-      return code ? code : stopped;
-    }
-    __atomic_store_n(&t->busy, 0, __ATOMIC_RELEASE);
-  }
+AI int32_t of_run_alone(of_job *job, void *call) {
   struct of_crew alone = {0};
   const int32_t code = job(call, (struct of_part){0, 1, &alone});
   return code ? code : alone.stopped;
+}
+
+AI int32_t of_run_together(struct of_team *t, ix parts, of_job *job, void *call) {
+  const struct of_part me = {0, parts, &t->crew};
+  t->job = job, t->call = call, t->parts = parts;
+  t->crew.stopped = 0;
+  for (ix k = 1; k < parts; k++) of_advance(&t->seat[k].calls, &t->seat[k].sleepers);
+  const int32_t code = job(call, me);
+  const int32_t stopped = of_meet(me);
+  return code ? code : stopped;
+}
+
+// Whether helpers pay, by the calls since the last time. Sharing work among n brings at most (n - 1) / n of what the
+// caller would be busy with; what it waits for costs more than that, since in between it waits for a CPU itself.
+AI void of_judge(struct of_team *t, ix parts, uint64_t took) {
+  t->took += took;
+  if (++t->calls < OF_JUDGED) return;
+  if (t->crew.waited > t->took / (4 * (uint64_t)parts) * (3 * (uint64_t)(parts - 1))) {
+    t->rest = t->took << t->rests;
+    t->rests += t->rests < OF_RESTS;
+  } else {
+    t->rests = 0;
+  }
+  t->calls = 0, t->took = t->crew.waited = 0;
+}
+
+// Runs the job on the calling thread, which is part 0, and on those of the team, at most `most` in all.
+AI int32_t of_run(struct of_team *t, ix most, of_job *job, void *call) {
+  if (!t || __atomic_exchange_n(&t->busy, 1, __ATOMIC_ACQUIRE)) return of_run_alone(job, call);
+  const ix parts = t->rest ? 1 : 1 + of_helpers(t, most - 1);
+  const uint64_t begin = of_tick();
+  const int32_t code = parts > 1 ? of_run_together(t, parts, job, call) : of_run_alone(job, call);
+  const uint64_t took = of_tick() - begin;
+  if (parts > 1) of_judge(t, parts, took);
+  else t->rest -= took < t->rest ? took : t->rest;
+  __atomic_store_n(&t->busy, 0, __ATOMIC_RELEASE);
+  return code;
 }

@@ -159,13 +159,13 @@ class Call:
     It holds its arena and its arrays, and so may run once at a time.
     """
 
-    __slots__ = ("_arguments", "_input_arrays", "_inputs", "_library", "_output_arrays",
-                 "_outputs", "_owners", "_run", "_team", "arena", "dims")
+    __slots__ = ("_input_arrays", "_inputs", "_output_arrays", "_outputs", "_owners", "_run",
+                 "_team", "arena", "arguments", "dims", "library")
 
     def __init__(self, library: Library, arena: Block, weights: Weights, state: Block | None,
                  inputs: Sequence[Array], outputs: Sequence[Array],
                  dims: Sequence[int] = ()) -> None:
-        self._library, self._run, self.arena = library, library.run, arena
+        self.library, self._run, self.arena = library, library.run, arena
         # The arguments are plain addresses: what they point into must live as long as the call.
         self._input_arrays, self._output_arrays = list(inputs), list(outputs)
         self._owners = (weights, state)
@@ -180,7 +180,7 @@ class Call:
 
             self._team = TEAM
             first = (ctypes.c_void_p(TEAM.address),)
-        self._arguments = (
+        self.arguments = (
             *first, ctypes.c_void_p(arena.address), ctypes.c_void_p(weights.address),
             ctypes.c_void_p(state.address if state else None),
             ctypes.byref(self._inputs), ctypes.byref(self._outputs), ctypes.byref(self.dims))
@@ -209,11 +209,11 @@ class Call:
 
     def __call__(self) -> None:
         """Runs the program.  Raises `RunError` when a step reports one."""
-        if self._team is not None and self._team.asked < self._library.threads:
-            self._team.grow(self._library)
-        code = self._run(*self._arguments)
+        if self._team is not None and self._team.asked < self.library.threads:
+            self._team.grow(self.library)
+        code = self._run(*self.arguments)
         if code:
-            raise self._library.error(code)
+            raise self.library.error(code)
 
 
 def address(array: Array, write: bool = False, what: str = "the array") -> int:

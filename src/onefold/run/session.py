@@ -162,20 +162,20 @@ class Loaded:
 class PreparedCall:
     """A program bound to arrays: each call reads `inputs` and writes `outputs`, where they lie.
 
-    Both are dicts by name. The arrays are the same at every call, so that what is to be kept must
-    be copied; an array put into a dict later is not looked at. It holds all that it needs, also
-    when program and model are gone. One thread at a time may be in it, with its own memory; others
-    prepare their own.
+    Both are dicts by name; `call` holds what C is called with. The arrays are the same at every
+    call, so that what is to be kept must be copied; an array put into a dict later is not looked
+    at. It holds all that it needs, also when program and model are gone. One thread at a time may
+    be in it; others prepare their own.
     """
 
-    __slots__ = ("_call", "_one", "_state", "inputs", "outputs")
+    __slots__ = ("_one", "_state", "call", "inputs", "outputs")
 
     def __init__(
         self, call: Call, inputs: dict[str, Array], outputs: dict[str, Array],
         state: threading.Lock | None,
     ) -> None:  # fmt: skip
         self.inputs, self.outputs = inputs, outputs
-        self._call, self._state = call, state
+        self.call, self._state = call, state
         self._one = threading.Lock()
 
     def __call__(self) -> dict[str, Array]:
@@ -185,10 +185,10 @@ class PreparedCall:
             raise RunError("this prepared call is running already", kind=RunError.BUSY)
         try:
             if self._state is None:
-                self._call()
+                self.call()
             else:
                 with self._state:
-                    self._call()
+                    self.call()
         finally:
             self._one.release()
         return self.outputs
