@@ -29,6 +29,7 @@ import numpy as np
 
 import onefold
 from bench.zoo import NETWORKS
+from onefold.run.session import PreparedCall
 
 SMALL = ("autoencoder", "ds_cnn", "resnet8")
 ONE = "one element"
@@ -99,15 +100,15 @@ class Loops:
         times = 100_000
         return float(self.read_clock(ctypes.c_int64(times))) / times
 
-    def of(self, program: onefold.Program, feeds: dict[str, Any]) -> Callable[[int], float]:
-        """A function that runs a program so many times from C and tells the seconds it took."""
-        call = program.prepare(feeds).call
+    def of(self, prepared: PreparedCall) -> Callable[[int], float]:
+        """A function that makes a call so many times from C and tells the seconds it took."""
+        call = prepared.call
         arguments = (call.library.run, *call.arguments)
 
         def run(times: int) -> float:
             begin = time.perf_counter()
             if self.repeat(*arguments, ctypes.c_int64(times)):
-                raise ValueError(f"{program.model.name} stops with an error")
+                raise ValueError("the program stops with an error")
             return time.perf_counter() - begin
 
         return run
@@ -116,13 +117,13 @@ class Loops:
 def measure(name: str, model: onefold.Model, feeds: dict[str, Any], loops: Loops,
             rounds: int) -> Row:  # fmt: skip
     program, counted = model.compile(fallback=False), model.compile(fallback=False, profile=True)
-    in_c, in_steps = loops.of(program, feeds), loops.of(counted, feeds)
-    prepared = program.prepare(feeds)
+    prepared = program.prepare(feeds)  # one for C and Python: the same memory
+    in_c, in_steps = loops.of(prepared), loops.of(counted.prepare(feeds))
     times = max(1, int(LEAST / (in_c(10) / 10)))
     in_steps(times)
+    clock = min(loops.clock() for _ in range(rounds))
     found = []
     for _ in range(rounds):
-        clock = loops.clock()
         first, begin = counted.ticks()[-1], time.perf_counter()
         in_steps(times)
         ticks = counted.ticks()

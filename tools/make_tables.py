@@ -3,7 +3,6 @@
     python -m tools.make_tables bench     times, beside other runtimes (the machine must be quiet)
     python -m tools.make_tables sizes     bytes on a microcontroller
     python -m tools.make_tables tuning    estimates beside measured kernels (quiet, and minutes)
-    python -m tools.make_tables calls     what calls cost (the machine must be quiet)
 
 Real models are taken from the folder that ONEFOLD_TESTDATA names (default: `../shared`), where
 there is one; the demo's network is always there. A table `NAME` stands between
@@ -81,7 +80,7 @@ def _machine() -> str:
     """The CPU's model and the number of its cores."""
     rows = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     names = [r.partition(":")[2].strip() for r in rows if r.startswith("model name")]
-    cores = os.cpu_count()
+    cores = len(os.sched_getaffinity(0))
     return f"an {names[0] if names else 'unnamed CPU'} ({cores} cores)"
 
 
@@ -142,15 +141,7 @@ def tuning() -> str:
     return "\n".join(lines)
 
 
-def calls() -> str:
-    """What calls of small networks cost beyond their kernels, by bench/calls.py."""
-    from bench.calls import rows, table
-
-    return f"{table(rows())}\n\nOne thread of {_machine()}."
-
-
-TABLES: dict[str, Callable[[], str]] = {"bench": bench, "sizes": sizes, "tuning": tuning,
-                                        "calls": calls}  # fmt: skip
+TABLES: dict[str, Callable[[], str]] = {"bench": bench, "sizes": sizes, "tuning": tuning}
 
 
 def main() -> int:
