@@ -277,13 +277,7 @@ def _changed(path: Path) -> ModelFormatError:
 
 
 def _check_precision(precision: str) -> None:
-    """Raises OptionError for a precision that there are no kernels for."""
+    """Raises OptionError."""
     if precision not in PRECISIONS:
         raise OptionError(f"there is no precision '{precision}'",
                           why="it is one of " + ", ".join(PRECISIONS))  # fmt: skip
-    if precision not in ("f32", "auto"):
-        raise OptionError(
-            f"the precision '{precision}' is not available on any target yet",
-            why="all floating-point kernels of this version compute in f32",
-            remedy="Use f32, or auto, which takes the fastest there is.",
-        )

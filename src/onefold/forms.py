@@ -17,6 +17,7 @@ import numpy as np
 
 from onefold import events
 from onefold.backends import Backend, Runnable
+from onefold.codegen.narrow import check_precision
 from onefold.errors import (
     FallbackError,
     InputError,
@@ -160,6 +161,7 @@ class Program:
         self._general: dict[str, int | Range] | None = None
         self._growing = False
         self._too_wide = False  # a form for all sizes would take too much memory
+        check_precision(options.precision, self.target)
         require_features(self.target.arch, self.target.features, self.target.name)
         first = self._eager()
         self._first = first

@@ -36,6 +36,7 @@ class Rendering:
     `out` is the pointer that store writes through, place(index) the position that it writes, and
     `blocked` tells whether the output has channel blocks, whose unused lanes want zeros.
     `team`: the threads that may share the work; who does not ask it for a share computes all.
+    `simd`: the pragma before a loop over lanes.
     """
 
     pointers: tuple[str, ...]
@@ -45,6 +46,7 @@ class Rendering:
     place: Callable[[Sequence[Dim]], Dim]
     blocked: bool
     team: Team = field(default_factory=Team)
+    simd: str = "OF_SIMD"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Choice:
     must lie in memory; packed: makes constants in the kernel's own order, at compile time;
     takes_epilogue: whether the elementwise expression can follow in the kernel; stored: bytes of
     its constants, 0 where they are about those of the node; family, blocks: those of its family;
-    seconds: as measured, 0 where it has not been.
+    seconds: as measured, 0 where it has not been; narrow: whether what it reads may lie in memory
+    as bf16.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Choice:
     family: str = ""
     blocks: bool = False
     seconds: float = 0.0
+    narrow: bool = False
     next_best: str = ""  # the kernel that would have been taken instead, and how much it costs
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onefold.codegen.team import Team, evenness, is_even
-from onefold.codegen.text import Scope, Writer, initial, loop, to_storage, update
+from onefold.codegen.text import Scope, Writer, initial, loop, rounded, simd, update
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Value
@@ -223,7 +223,7 @@ def _loops(
     lanes = lane_sums(value, loops[-1], writer, scope, limit) if loops else []
     text = writer.value(value, scope)
     store = f"{names[id(out)]}[{writer.index(target(index), scope)}] = "
-    body = [*scope.lines, store + to_storage(text, out.dtype) + ";"]
+    body = [*scope.lines, store + rounded(text, out.tensor) + ";"]
     shared = shared_loop(loops[:-1] if lanes else loops, team.parts)
     bounds: list[str] = []
     for k, c in enumerate(reversed(loops)):
@@ -233,7 +233,8 @@ def _loops(
         body = loop(c.name, "to", body, "from") if c is shared else loop(c.name, extent, body)
         if k == 0:
             by_lane = bool(lanes) or (out.tensor.layout > 0 and c is part.counters[-1])
-            body = [*lanes, *([SIMD] if by_lane else []), *body]
+            by_lane |= out.tensor.rounded is not None
+            body = [*lanes, *([simd(out.tensor)] if by_lane else []), *body]
     body = [*bounds, *body]
     bound = {c.name for c in loops} | _reduce_counters(value)
     symbols = tuple(s for n, s in sorted(writer.symbols.items()) if n not in bound)

@@ -24,6 +24,7 @@ from onefold.ir.scalar import (
     Scalar,
     Select,
 )
+from onefold.ir.types import TensorType
 
 C_KEYWORDS = frozenset(
     """auto break case char const continue default do double else enum extern float for goto if
@@ -110,6 +111,18 @@ def to_storage(text: str, kind: DType, saturate: bool = False) -> str:
     if kind.name in _SATURATING:
         return f"of_f32_to_{kind.name}({text}, {int(saturate)})"
     return f"of_f32_to_{kind.name}({text})" if kind.compute is not kind else text
+
+
+def rounded(text: str, t: TensorType) -> str:
+    """A compute-type value as an element of this type lies in memory."""
+    if t.rounded is not None:
+        return f"of_round_{t.rounded.name}({text})"
+    return to_storage(text, t.dtype)
+
+
+def simd(t: TensorType) -> str:
+    """The pragma before a loop over lanes of this type that become vector operations."""
+    return "OF_SIMD16" if t.rounded is not None else "OF_SIMD"
 
 
 def literal(value: float, kind: DType) -> str:
@@ -296,7 +309,7 @@ class Writer:
             for d in s.index:
                 self.index(d, scope)
             name, at = self.place(s.value, s.index)
-            return from_storage(f"{name}[{self.index(at, scope)}]", s.value.dtype)
+            return from_storage(f"{name}[{self.index(at, scope)}]", s.value.tensor.memory)
         if isinstance(s, Index):
             return f"((int64_t){self.index(s.expr, scope)})"
         if isinstance(s, Acc):

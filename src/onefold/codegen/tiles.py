@@ -474,7 +474,7 @@ class Tiling:
         body = self.render.store(index, f"{acc[0]}[{self.render.dim(where)}]")
         for k, c in enumerate((lane, t, b)):
             if c.extent != 1:
-                body = [("OF_SIMD" if k == 0 else "OF_UNROLL"), *self._loop(c, body)]
+                body = [(self.render.simd if k == 0 else "OF_UNROLL"), *self._loop(c, body)]
         if not self.render.blocked or used == lanes:
             return body
         pad = counter(lanes - used, "i")

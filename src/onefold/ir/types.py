@@ -34,7 +34,8 @@ class TensorType:
     """shape, element type, quantization, memory layout and memory space of a value.
 
     layout: block of the family N,C/c,H,W,c: 0 means axes as written (row-major), c > 0 means
-    axis 1 is split in blocks of c that are stored innermost.
+    axis 1 is split in blocks of c that are stored innermost. rounded: the type of the elements in
+    memory, where they are rounded when they are stored.
     """
 
     shape: dims.Shape
@@ -42,6 +43,12 @@ class TensorType:
     quant: Quant | None = None
     layout: int = 0
     space: str = ""
+    rounded: DType | None = None
+
+    @property
+    def memory(self) -> DType:
+        """The type of the elements as they lie in memory."""
+        return self.rounded or self.dtype
 
     @property
     def rank(self) -> int:
@@ -75,6 +82,8 @@ class TensorType:
             text += f" {{{q.rule} {scale} zero {q.zero_point[0]}{axis}}}"
         if self.layout:
             text += f" c{self.layout}"
+        if self.rounded is not None:
+            text += f" as {self.rounded.name}"
         return text
 
 

@@ -57,6 +57,14 @@ OF_INLINE of_bf16 of_f32_to_bf16(float x) {
   const uint32_t b = of_bits_f32(x), r = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
   return (of_bf16)(x != x ? 0x7fc0u | ((b >> 16) & 0x8000u) : r);
 }
+// What is rounded on its way to memory: by the instruction where there is one, which takes denormals as zero.
+OF_INLINE of_bf16 of_round_bf16(float x) {
+#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+  return (union { __bf16 f; of_bf16 u; }){.f = (__bf16)x}.u;
+#else
+  return of_f32_to_bf16(x);
+#endif
+}
 OF_INLINE double of_bf16_to_f64(of_bf16 h) { return (double)of_bf16_to_f32(h); }
 OF_INLINE of_bf16 of_f64_to_bf16(double x) { return of_f32_to_bf16(of_f64_to_f32_odd(x)); }
 

@@ -13,6 +13,14 @@
 typedef float of_vf __attribute__((vector_size(OF_LANES * 4), may_alias));
 typedef float of_vfu __attribute__((vector_size(OF_LANES * 4), aligned(4), may_alias));  // at any float
 
+// A vector of what lies in memory.
+typedef uint32_t of_vu __attribute__((vector_size(OF_LANES * 4), may_alias));
+typedef uint16_t of_vs __attribute__((vector_size(OF_LANES * 2), aligned(2), may_alias));
+AI of_vf of_vector_f32(const float *x) { return *(const of_vf *)x; }
+AI of_vf of_vector_bf16(const of_bf16 *x) {
+  return (of_vf)(__builtin_convertvector(*(const of_vs *)x, of_vu) << 16);
+}
+
 // The largest tile. Sums live in arrays of this fixed size, of which the unused part vanishes: an array whose size
 // constants fold is formally of variable length, and makes the compiler spill.
 enum { OF_MAX_B = 8, OF_MAX_T = 16 };

@@ -9,6 +9,7 @@ from onefold import events, knobs
 from onefold.defects import defects
 from onefold.ir.graph import Graph
 from onefold.ir.verify import verify
+from onefold.options import DEFAULTS, Options
 from onefold.passes import affine, algebra, attention, formulas, norms, padding, quantized, sink
 from onefold.passes.clean import remove_dead
 from onefold.passes.fold import fold_constants
@@ -16,10 +17,11 @@ from onefold.passes.layout import choose_layouts
 from onefold.passes.qdq import fuse_qdq
 from onefold.passes.rewrite import Rule, apply_rules
 from onefold.passes.same import merge_equal
+from onefold.passes.storage import choose_storage
 from onefold.target import Target
 
 Pass = Callable[[Graph], int]
-TargetPass = Callable[[Graph, Target], int]
+TargetPass = Callable[[Graph, Target, Options], int]
 
 
 
@@ -47,7 +49,10 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
 
 # What depends on the machine runs on each part of a graph that the compiler gets, when it is
 # planned: values that pass between parts must not change.
-FOR_TARGET: tuple[tuple[str, TargetPass], ...] = (("layout", choose_layouts),)
+FOR_TARGET: tuple[tuple[str, TargetPass], ...] = (
+    ("layout", lambda graph, target, options: choose_layouts(graph, target)),
+    ("storage", choose_storage),
+)
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,12 @@ def run(graph: Graph, until: str = "") -> list[Applied]:
     return done
 
 
-def specialise(graph: Graph, target: Target) -> list[Applied]:
+def specialise(graph: Graph, target: Target, options: Options = DEFAULTS) -> list[Applied]:
     """Apply the passes that depend on the target."""
     done = []
     for name, fn in FOR_TARGET:
         with defects(f"the pass '{name}'"):
-            changes = fn(graph, target)
+            changes = fn(graph, target, options)
         done.append(Applied(name, changes))
         events.emit("pass", name=name, changes=changes, graph=graph)
     return done

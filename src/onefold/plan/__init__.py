@@ -18,7 +18,7 @@ from onefold.target import Target
 
 def plan(graph: Graph, target: Target, options: Options = DEFAULTS) -> Program:
     """The program of a graph on a target. Raises PlanError, MemoryLimitError."""
-    specialise(graph, target)
+    specialise(graph, target, options)
     with defects("planning"):
         kernels = KernelChoice(target, options)
         spend(graph, kernels)

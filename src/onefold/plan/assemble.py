@@ -148,7 +148,7 @@ class Assembler:
             y = n.outputs[0]
             outer = dims.product(y.shape[: p.axis])
             start = self._start_of(v, n, p)
-            if outer != 1 or start is None or y.dtype is not v.dtype:
+            if outer != 1 or start is None or y.tensor.memory is not v.tensor.memory:
                 continue
             block = y.tensor.layout
             if block != v.tensor.layout or (block and (p.axis != 1 or dims.mod(start, block) != 0)):
@@ -161,7 +161,7 @@ class Assembler:
             if whole.kind != "arena":
                 continue
             b = self.buffer(v.name, "arena", v.tensor)
-            b.parent, b.offset = whole, offset * v.dtype.bytes
+            b.parent, b.offset = whole, offset * v.tensor.memory.bytes
             return b
         return None
 

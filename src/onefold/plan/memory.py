@@ -227,7 +227,8 @@ def _overwritable(s: Step, draft: Draft) -> list[Buffer]:
     for n in walk(value):
         if isinstance(n, Load):
             same = address(n.value.tensor, n.index) == target
-            if not same or n.value.dtype.ctype != draft.out.dtype.ctype:  # one C pointer for both
+            kinds = n.value.tensor.memory.ctype, draft.out.tensor.memory.ctype
+            if not same or kinds[0] != kinds[1]:  # one C pointer for both
                 bad.add(id(n.value))
     good = [b for v, b in zip(draft.reads, draft.ins, strict=True) if id(v) not in bad]
     blocked = {id(b.root) for v, b in zip(draft.reads, draft.ins, strict=True) if id(v) in bad}

@@ -218,4 +218,4 @@ def byte_size(t: TensorType) -> int:
     n = dims.upper(stored_size(t))
     if n >= dims.INF:
         raise OverflowError(f"{t} has no upper bound")
-    return n * t.dtype.bytes
+    return n * t.memory.bytes

@@ -15,7 +15,7 @@ from onefold.codegen.loops import (
     unused_lanes,
 )
 from onefold.codegen.team import HEADER, Team, parts_for
-from onefold.codegen.text import Scope, Writer, dim_text, to_storage
+from onefold.codegen.text import Scope, Writer, dim_text, rounded, simd
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Node, Value
@@ -121,9 +121,9 @@ def _checked(draft: Draft, symbols: Iterable[Sym]) -> tuple[tuple[Sym, ...], str
 
 
 def _names(draft: Draft, p: Pointers) -> dict[int, str]:
-    names = {id(draft.out): p.name(draft.outs[0], draft.out.dtype.ctype, "y")}
+    names = {id(draft.out): p.name(draft.outs[0], draft.out.tensor.memory.ctype, "y")}
     for v, b in zip(draft.reads, draft.ins, strict=True):
-        names[id(v)] = p.name(b, v.dtype.ctype, "x")
+        names[id(v)] = p.name(b, v.tensor.memory.ctype, "x")
     return names
 
 
@@ -164,7 +164,7 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
         note(w.symbols.values())
         checked |= w.checked
         return [*scope.lines, f"{names[id(draft.out)]}[{target}] = "
-                f"{to_storage(text, draft.out.dtype)};"]  # fmt: skip
+                f"{rounded(text, draft.out.tensor)};"]  # fmt: skip
 
     def dim(d: Dim) -> str:
         note(dims.symbols(d))
@@ -182,7 +182,7 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
     body = choice.render(
         Rendering(
             tuple(kernel_ptrs), names[id(draft.out)], store, dim, where,
-            fills, team,
+            fills, team, simd(draft.out.tensor),
         )
     )
     if blocked and not fills:

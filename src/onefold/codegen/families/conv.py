@@ -44,13 +44,18 @@ class DirectConv(Family):
         assert isinstance(op, Conv)
         if op.group != 1:
             return f"it has {op.group} groups"
-        return _Direct(node, m).choices()
+        return Direct(node, m).choices()
 
 
-def machine_for(node: Node, target: Target) -> Machine | str:
-    """What a kernel for convolutions may use of the target, or why none takes the node."""
-    m = Machine.of(target)
-    return f"'{target.name}' has no vectors of f32" if m is None else refused(node) or m
+def machine_for(node: Node, target: Target, narrow: bool = False) -> Machine | str:
+    """What a kernel for convolutions may use of the target, or why it does not take the node;
+    narrow: whether it reads 16-bit floats from memory."""
+    m, x = Machine.of(target), node.arg(0).tensor
+    if m is None:
+        return f"'{target.name}' has no vectors of f32"
+    if not narrow and x.memory is not x.dtype:
+        return f"its input lies in memory as {x.memory}"
+    return refused(node) or m
 
 
 def refused(node: Node) -> str:
@@ -90,7 +95,9 @@ def strides_of(node: Node, height: int, width: int) -> tuple[int, int, int, int]
     return c, height * width * c, width * c, c
 
 
-class _Direct:
+class Direct:
+    """Such a convolution as sums over channels and a window."""
+
     def __init__(self, node: Node, m: Machine) -> None:
         op, x, w = node.op, node.arg(0), node.arg(1)
         assert isinstance(op, Conv) and w.data is not None
@@ -127,13 +134,16 @@ class _Direct:
             stored=4 * padded(self.oc, self.m.lanes) * (self.sums.per_output + 1),
         )  # fmt: skip
 
-    def packed(self, tile: Tile) -> tuple[Array, ...]:
+    def planes(self) -> Array:
+        """The weights [channels, input channels, kh, kw]."""
         w = self.weights.astype(np.float32, copy=False)
-        w = w.reshape(*w.shape[:2], *self.sums.window)
+        return w.reshape(*w.shape[:2], *self.sums.window)
+
+    def packed(self, tile: Tile) -> tuple[Array, ...]:
         bias = self.node.const(2)
         lanes = self.m.lanes
         return (
-            pack_weights(w, lanes, tile.vectors, self.block),
+            pack_weights(self.planes(), lanes, tile.vectors, self.block),
             pack_bias(bias, self.oc, lanes),
         )
 

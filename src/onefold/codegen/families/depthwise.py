@@ -49,7 +49,7 @@ class Depthwise(Family):
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
-        m = machine_for(node, target)
+        m = machine_for(node, target, narrow=True)
         if isinstance(m, str):
             return m
         op, x, w = node.op, node.arg(0), node.arg(1)
@@ -91,7 +91,7 @@ class _Depthwise:
         return Choice(
             f"conv_depthwise_{width}", self.node, (self.node.arg(0),), self.packed,
             partial(self.render, Tile(width, 1)), lambda s: True, ("of_depthwise.h",),
-            cost=self._cost(width),
+            cost=self._cost(width), narrow=True,
         )  # fmt: skip
 
     def _cost(self, width: int) -> float:
@@ -123,12 +123,13 @@ class _Depthwise:
             f"const struct of_depthwise k = {{{', '.join(r.dim(p) for p in parts)}}};",
         ]
         taps = s.window[0] * s.window[1]
-        batch = size(padded_channels(self.node.arg(0).tensor)) * self.plane
+        x_type = self.node.arg(0).tensor
+        batch = size(padded_channels(x_type)) * self.plane
 
         def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             at = dims.add(dims.mul(n, batch), dims.mul(block, lanes * self.plane))
             return (
-                f"of_depthwise_tile(k, {run.width}, {int(run.edge)}, {r.dim(row)}, "
+                f"of_depthwise_tile_{x_type.memory}(k, {run.width}, {int(run.edge)}, {r.dim(row)}, "
                 f"{r.dim(column)}, {x} + {r.dim(at)}, {w} + {r.dim(dims.mul(block, lanes * taps))}"
                 f", {bias} + {r.dim(dims.mul(block, lanes))}, acc);"
             )

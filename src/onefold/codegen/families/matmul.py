@@ -33,19 +33,25 @@ class PackedMatMul(Family):
     ops = ("Gemm", "MatMul")
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
-        x, w = node.arg(0), node.arg(1)
-        if x.dtype is not dtypes.f32:
-            return f"it computes in {x.dtype}, not f32"
-        if w.data is None:
-            return "its right side is not constant"
-        if len(w.shape) != 2 or w.data.size == 0 or 0 in x.shape:
-            return f"its right side has shape {list(w.shape)}"
-        if not isinstance(x.shape[-1], int):
-            return "the length of its sums is open"
-        return _gemm_refused(node) or _Packed(node, m).choices()
+        found = packed_for(node, target)
+        return found if isinstance(found, str) else found.choices()
+
+
+def packed_for(node: Node, target: Target) -> Packed | str:
+    """The product, or why it is none with a constant matrix that kernels take."""
+    m = Machine.of(target)
+    if m is None:
+        return f"'{target.name}' has no vectors of f32"
+    x, w = node.arg(0), node.arg(1)
+    if x.dtype is not dtypes.f32:
+        return f"it computes in {x.dtype}, not f32"
+    if w.data is None:
+        return "its right side is not constant"
+    if len(w.shape) != 2 or w.data.size == 0 or 0 in x.shape:
+        return f"its right side has shape {list(w.shape)}"
+    if not isinstance(x.shape[-1], int):
+        return "the length of its sums is open"
+    return _gemm_refused(node) or Packed(node, m)
 
 
 def _gemm_refused(node: Node) -> str:
@@ -63,7 +69,9 @@ def _gemm_refused(node: Node) -> str:
     return ""
 
 
-class _Packed:
+class Packed:
+    """Such a product as a convolution of one row."""
+
     def __init__(self, node: Node, m: Machine) -> None:
         self.node, self.m = node, m
         self.turned = isinstance(node.op, Gemm) and node.op.transB
@@ -83,14 +91,26 @@ class _Packed:
             partial(self.render, tile), lambda s: True, ("of_conv.h",), cost=cost,
         )  # fmt: skip
 
-    def packed(self, tile: Tile) -> tuple[Array, ...]:
+    def planes(self) -> Array:
+        """The matrix as weights [columns, length of the sums, 1, 1]."""
         w = self.node.arg(1).data
         assert w is not None
-        w = (w if self.turned else w.T).reshape(self.n, self.k, 1, 1)
-        c, lanes = self.node.const(2), self.m.lanes
+        return (w if self.turned else w.T).reshape(self.n, self.k, 1, 1)
+
+    @property
+    def bias(self) -> Array | None:
+        c = self.node.const(2)
+        return None if c is None else c.reshape(-1)
+
+    @property
+    def sums(self) -> Sums:
+        return Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
+
+    def packed(self, tile: Tile) -> tuple[Array, ...]:
+        lanes = self.m.lanes
         return (
-            pack_weights(w, lanes, tile.vectors, self.k),
-            pack_bias(None if c is None else c.reshape(-1), self.n, lanes),
+            pack_weights(self.planes(), lanes, tile.vectors, self.k),
+            pack_bias(self.bias, self.n, lanes),
         )
 
     def render(self, tile: Tile, r: Rendering) -> str:

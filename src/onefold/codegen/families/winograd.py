@@ -328,7 +328,7 @@ class _Winograd:
         acc = dims.add(dims.mul(vector, lanes), index_of(lane))
         body = r.store((n, channel, *place), f"acc[{r.dim(acc)}]")
         if used > 1:
-            body = ["OF_SIMD", *loop(lane.name, str(used), body)]
+            body = [r.simd, *loop(lane.name, str(used), body)]
         if r.blocked and used < lanes:
             pad = counter(lanes - used, "i")
             ch = dims.add(dims.mul(block, lanes), dims.add(index_of(pad), used))
