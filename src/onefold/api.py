@@ -213,13 +213,13 @@ class Model:
         shapes: whole shapes of inputs by name. dims: open dimensions by name: a size, "LO..HI"
         (bounded at run time), or several sizes (buckets). states: output name -> input name that
         receives it at the next call. values: contents of inputs that decide shapes.
-        precision: "f32", or "auto" for the fastest of those that the target has kernels for, which
-        is f32 today; "bf16" and "f16" are refused until there are kernels. threads: of one call;
-        the results are the same for any number. fallback: whether layers without a compiled form
-        may run in NumPy, with a warning. optimize: "latency", or "size" for less code and no
-        weights in a larger form than needed; or a level of the C compiler ("-O2"). exact: keep to
-        algorithms whose errors are those of plain sums: no Winograd convolutions. profile: count
-        the time of each step (see Program.ticks). tuned: choose kernels by the times that
+        precision: "f32"; "bf16" or "f16" to multiply in these (see docs/numerics.md); or "auto" for
+        the fastest of those whose error on random inputs is small, as the report tells. threads: of
+        one call; the results are the same for any number. fallback: whether layers without a
+        compiled form may run in NumPy, with a warning. optimize: "latency", or "size" for less code
+        and no weights in a larger form than needed; or a level of the C compiler ("-O2"). exact:
+        keep to algorithms whose errors are those of plain sums: no Winograd convolutions. profile:
+        count the time of each step (see Program.ticks). tuned: choose kernels by the times that
         `onefold tune` has measured, where it has.
         Raises UnsupportedModelError, ShapeError, FallbackError, TargetError, ToolchainError.
         """
@@ -238,8 +238,16 @@ class Model:
             from onefold.target import find
 
             known = times_for(find(target))
-        options = Options(precision, threads, optimize, exact, profile, known)
-        return Program(self, target, options, wanted, fallback, cache)
+
+        def make(precision: str) -> Program:
+            options = Options(precision, threads, optimize, exact, profile, known)
+            return Program(self, target, options, wanted, fallback, cache)
+
+        if precision == "auto":
+            from onefold.precision import fastest
+
+            return fastest(make)
+        return make(precision)
 
     def run(self, inputs: Mapping[str, Any] | Any) -> dict[str, Any]:
         """The outputs by the operators' NumPy references: slow, needs no compiler."""

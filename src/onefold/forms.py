@@ -156,6 +156,7 @@ class Program:
         self.cache = cache
         self.by_value: set[str] = set()
         self.compiles = 0
+        self.told: dict[str, Any] = {}  # what else the report says
         self._forms: OrderedDict[Any, Form] = OrderedDict()
         self._seen: list[dict[str, int]] = []
         self._general: dict[str, int | Range] | None = None
@@ -236,7 +237,13 @@ class Program:
     def report(self) -> dict[str, Any]:
         """What was compiled: steps, MACs, bytes, arena and its lower bound, placement."""
         forms = self._all()
-        return dict(forms[-1].facts) if forms else {"state": "compiled at the first call"}
+        facts = forms[-1].facts if forms else {"state": "compiled at the first call"}
+        return {**facts, **self.told}
+
+    @property
+    def closed(self) -> bool:
+        """Whether all sizes are known: there is one form, for all calls."""
+        return self._first is not None and not self.by_value
 
     def _all(self) -> list[Form]:
         return ([self._first] if self._first is not None else []) + list(self._forms.values())

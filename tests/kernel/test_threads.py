@@ -70,11 +70,13 @@ def helped(library: Library) -> None:
         time.sleep(0.001)
 
 
-def results(net: Net, target: str, threads: int, folder: Path) -> list[list[Array]]:
+def results(
+    net: Net, target: str, threads: int, folder: Path, precision: str = "f32"
+) -> list[list[Array]]:
     """Outputs of several calls, and how many steps were split."""
     t = find(target)
     folder.mkdir()
-    program = plan.plan(net.graph, t, Options(threads=threads))
+    program = plan.plan(net.graph, t, Options(precision, threads))
     assert program.threads == threads
     split = sum(s.kernel.split for s in program.flat())
     assert split > 0.7 * len(list(program.flat())) if threads > 1 else not split

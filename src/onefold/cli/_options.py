@@ -181,13 +181,16 @@ _OPTIMIZE = click.option(
 _TUNED = click.option("--no-tuned", "tuned", is_flag=True, flag_value=False, default=True,
                       help="Choose kernels by their estimated cost alone, not by times that "
                            "`onefold tune` has measured.")  # fmt: skip
+_PRECISION = click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True,
+    help="Type in which convolutions and matrix products of f32 multiply; sums stay f32.",
+)  # fmt: skip
 _COMPILE = [
     _THREADS,
     _OPTIMIZE,
     _EXACT,
     _TUNED,
-    click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True,
-                 help="Arithmetic of float layers."),
+    _PRECISION,
     click.option("--no-fallback", "fallback", is_flag=True, flag_value=False, default=True,
                  help="Refuse layers that have no compiled form."),
 ]  # fmt: skip
@@ -205,8 +208,8 @@ def bind_options(fn: F) -> F:
 
 
 def build_options(fn: F) -> F:
-    """Those of `bind_options`, --threads, --optimize, --exact and --no-tuned."""
-    return _with([*_BIND, _TARGET, _THREADS, _OPTIMIZE, _EXACT, _TUNED, *_JSON])(fn)
+    """Those of `bind_options`, --threads, --optimize, --exact, --no-tuned and --precision."""
+    return _with([*_BIND, _TARGET, _THREADS, _OPTIMIZE, _EXACT, _TUNED, _PRECISION, *_JSON])(fn)
 
 
 def compile_options(fn: F) -> F:

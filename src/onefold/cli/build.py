@@ -36,7 +36,7 @@ def command(wishes: Wishes, model: str, folder: str, prefix: str, measure: bool)
             loaded, wishes.target, folder, shapes=wishes.shapes, dims=wishes.dims,
             states=wishes.states, values=wishes.values, prefix=prefix, optimize=wishes.optimize,
             measure=measure, threads=wishes.threads, exact=wishes.exact,
-            tuned=wishes.tuned,
+            tuned=wishes.tuned, precision=wishes.precision,
         )  # fmt: skip
     files = sorted(p.relative_to(bundle.folder) for p in bundle.folder.rglob("*") if p.is_file())
     facts = {"folder": str(bundle.folder), "prefix": bundle.prefix,

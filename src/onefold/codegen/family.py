@@ -187,7 +187,8 @@ def kernel_of(c: Choice) -> str:
 
 def signature(node: Node, target: Target, options: Options) -> str:
     """What the time of a node's kernels depends on, on one machine: the operator, what is whole
-    numbers and words of its attributes, types and layouts, threads, and the compiler's level.
+    numbers and words of its attributes, types and layouts, precision, threads, and the compiler's
+    level.
     What scales values (factors, quantization) is left out."""
     op = node.op
     assert is_dataclass(op)
@@ -197,7 +198,7 @@ def signature(node: Node, target: Target, options: Options) -> str:
     outs = [_kind(v) for v in node.outputs]
     return (
         f"{op.name}({', '.join(attributes)})({', '.join(ins)}) -> {', '.join(outs)}"
-        f" {options.level(target)} x{options.threads}"
+        f" {options.precision} {options.level(target)} x{options.threads}"
     )
 
 
@@ -211,7 +212,8 @@ def _kind(v: Value) -> str:
     t = v.tensor
     sizes = ",".join(_extent(d) for d in t.shape)
     layout = f"c{t.layout}" if t.layout else ""
-    return f"{'const ' if v.is_const else ''}{t.dtype.name}[{sizes}]{layout}"
+    rounded = f" as {t.rounded}" if t.rounded else ""
+    return f"{'const ' if v.is_const else ''}{t.dtype.name}[{sizes}]{layout}{rounded}"
 
 
 def _extent(d: Dim) -> str:

@@ -542,9 +542,7 @@ class _Dots(_Narrow):
         return tiling.body(()).split("\n")
 
 
-def _loop(
-    name: str, count: str, body: Sequence[str], ends: tuple[str, str] | None
-) -> list[str]:
+def _loop(name: str, count: str, body: Sequence[str], ends: tuple[str, str] | None) -> list[str]:
     if ends is not None:
         return loop(name, ends[1], body, ends[0])
     return loop(name, count, body) if count != "1" else ["{", *_in(body), "}"]

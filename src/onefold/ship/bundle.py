@@ -16,6 +16,7 @@ import numpy as np
 from onefold.backends.cpu import Cpu
 from onefold.codegen.levels import Level, baseline, emit_levels, share
 from onefold.codegen.model import Sources, emit
+from onefold.codegen.narrow import check_precision
 from onefold.codegen.text import c_name, is_c_name
 from onefold.errors import (
     FallbackError,
@@ -105,11 +106,13 @@ def build(
     threads: int = 1,
     exact: bool = False,
     tuned: bool = True,
+    precision: str = "f32",
 ) -> Bundle:
     """Write the bundle of a model for a target into a folder.
 
-    The names as for `Model.compile`. measure: run the runner once, in the emulator if need be,
-    to read how much stack it takes. Raises FallbackError for layers without a compiled form,
+    The names as for `Model.compile`; the precision "auto" is f32 here, since nothing is measured
+    that could tell the error of another one. measure: run the runner once, in the emulator if need
+    be, to read how much stack it takes. Raises FallbackError for layers without a compiled form,
     ShapeError for sizes that are open, TargetError, ToolchainError.
     """
     check_threads(threads)
@@ -130,7 +133,9 @@ def build(
         graph.name = stem
         parts.append((graph, t))
     with _whole(Path(out)):
-        return _build(parts, out, name, optimize, measure, threads, exact, tuned)
+        return _build(
+            parts, out, name, optimize, measure, threads, exact, tuned, precision
+        )
 
 
 @contextmanager
@@ -147,17 +152,20 @@ def _whole(folder: Path) -> Iterator[None]:
 
 def build_graph(
     graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True,
-    threads: int = 1, exact: bool = False, tuned: bool = False,
+    threads: int = 1, exact: bool = False, tuned: bool = False, precision: str = "f32",
 ) -> Bundle:  # fmt: skip
     """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
-    return _build([(graph, t)], out, name, optimize, measure, threads, exact, tuned)
+    return _build(
+        [(graph, t)], out, name, optimize, measure, threads, exact, tuned, precision
+    )
 
 
 def _build(
     parts: Sequence[tuple[Graph, Target]], out: Path | str, name: str, optimize: str,
-    measure: bool, threads: int, exact: bool, tuned: bool,
+    measure: bool, threads: int, exact: bool, tuned: bool, precision: str,
 ) -> Bundle:  # fmt: skip
-    """One graph for each level, the least first."""
+    """One graph for each level, the least first. Levels without products of the precision compute
+    in f32."""
     t = parts[0][1]
     if threads > 1 and t.os != "linux":
         raise TargetError(
@@ -166,13 +174,14 @@ def _build(
             remedy="Build it without --threads.",
         )  # fmt: skip
     require_buildable(t)
+    check_precision(precision, parts[-1][1])
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
     goal = optimize or ("size" if t.os == "none" else "latency")
     found = []
     for graph, at in parts:
         known = times_for(at) if tuned else None
-        options = Options(threads=threads, optimize=goal, exact=exact, tuned=known)
+        options = Options(precision, threads, goal, exact, tuned=known)
         found.append(Level(at, plan(graph, at, options)))
     share([v.program for v in found])
     leveled = emit_levels(found, name) if len(found) > 1 else None
