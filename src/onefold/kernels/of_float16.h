@@ -59,7 +59,7 @@ OF_INLINE of_bf16 of_f32_to_bf16(float x) {
 }
 // What is rounded on its way to memory: by the instruction where there is one, which takes denormals as zero.
 OF_INLINE of_bf16 of_round_bf16(float x) {
-#if defined(__AVX512BF16__) && defined(__AVX512VL__)
+#if defined(__clang__) && defined(__AVX512BF16__) && defined(__AVX512VL__)
   return (union { __bf16 f; of_bf16 u; }){.f = (__bf16)x}.u;
 #else
   return of_f32_to_bf16(x);
