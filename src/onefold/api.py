@@ -244,7 +244,7 @@ class Model:
             return Program(self, target, options, wanted, fallback, cache)
 
         if precision == "auto":
-            from onefold.precision import fastest
+            from onefold.dev.precision import fastest
 
             return fastest(make)
         return make(precision)

@@ -46,7 +46,7 @@ def test_auto_tells_what_it_measured() -> None:
 
 
 def test_auto_takes_f32_where_the_error_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onefold import precision
+    from onefold.dev import precision
 
     monkeypatch.setattr(precision, "SHARES", {"bf16": 1e-9, "f16": 1e-9})
     program = onefold.load(network()).compile(precision="auto")
