@@ -32,7 +32,7 @@
 //   atanh       0.51  2
 //   erf         1.5   1.5
 //   erfc        0.51  4.5
-//   sigmoid     3     2.5
+//   sigmoid     3     2.5   [-80, 80]
 //   softplus    2     2
 //   silu        3.5   3.5   [-80, 80]
 //   mish        4     4     [-80, 80]
@@ -44,7 +44,8 @@
 //   atan2       0.51  2.5
 //
 // Far on the negative side gelu of float (1 + erf) and both gelu_tanh keep an absolute, not a relative accuracy, 9e-7 and
-// 1e-15, like every implementation by these formulas. lgamma has an absolute error of 2e-14 near its zeros.
+// 1e-15, like every implementation by these formulas; sigmoid of float, and what has it as a factor, is 4.5e-38 at most
+// off there. lgamma has an absolute error of 2e-14 near its zeros.
 #pragma once
 #include "of_base.h"
 #include "of_poly.h"

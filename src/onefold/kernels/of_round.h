@@ -35,7 +35,7 @@
   OF_INLINE T of_fmin_##S(T a, T b) { return ((a < b) | (b != b)) ? a : b; }                           \
   OF_INLINE T of_fmax_##S(T a, T b) { return ((a > b) | (b != b)) ? a : b; }                           \
   /* NaN stays NaN; lo <= hi */                                                                        \
-  OF_INLINE T of_clamp_##S(T x, T lo, T hi) { return x < lo ? lo : x > hi ? hi : x; }
+  OF_INLINE T of_clamp_##S(T x, T lo, T hi) { return of_atmost_##S(of_atleast_##S(x, lo), hi); }
 
 #define OF_ROUND_BUILTIN(S, T, X)                                                                      \
   OF_INLINE T of_round_even_##S(T x) { return __builtin_roundeven##X(x); }                             \
