@@ -105,10 +105,10 @@ class Loops:
         call = prepared.call
         arguments = (call.library.run, *call.arguments)
 
-        def run(times: int) -> float:
+        def run(times: int, memory: PreparedCall = prepared) -> float:
             begin = time.perf_counter()
             if self.repeat(*arguments, ctypes.c_int64(times)):
-                raise ValueError("the program stops with an error")
+                raise ValueError(f"the program with {list(memory.inputs)} stops with an error")
             return time.perf_counter() - begin
 
         return run
