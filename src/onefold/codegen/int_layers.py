@@ -128,13 +128,15 @@ class Layer:
         """arrays: names of those of the end, filled up to whole vectors."""
         kind = self.dtype.ctype
 
-        def text(vectors: int, columns: int, block: Dim) -> tuple[list[str], str, int]:
+        def text(
+            vectors: int, columns: int, block: Dim, acc: str, pitch: int
+        ) -> tuple[list[str], str, int]:
             at = dim(dims.mul(block, lanes))
             call = self.end.call([f"{a} + {at}" for a in arrays], self)
             room = -(-columns // 4) * 4
             lines = [
                 f"{kind} q[{vectors * room * lanes}] __attribute__((aligned(64)));",
-                call.format(f"{columns}, {vectors}, acc"),
+                call.format(f"{columns}, {vectors}, {acc}, {pitch}"),
             ]
             return lines, "q", room
 

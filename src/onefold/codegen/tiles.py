@@ -201,10 +201,26 @@ Ends = tuple[str, str]
 """C texts: the first of a range, and behind its last."""
 
 
-Finish = Callable[[int, int, Dim], tuple[list[str], str, int]]
-"""What stands between the sums of a tile and its results: (vectors, columns, block) -> statements
-that make an array [vectors][columns][lanes] of results from `acc`, its name, and columns that it
-has room for."""
+Finish = Callable[[int, int, Dim, str, int], tuple[list[str], str, int]]
+"""What stands between the sums of a tile and its results: (vectors, columns, block, C text of the
+first sum, columns from one vector's sums to the next's) -> statements that make an array
+[vectors][columns][lanes] of results, its name, and columns that it has room for."""
+
+
+@dataclass(frozen=True)
+class Older:
+    """How a tile finishes the sums of the one before it while its own are made: `lines`, `count`
+    times, `at` counting them; more: C text of whether there are sums to be made."""
+
+    more: str
+    at: str
+    count: str
+    lines: Sequence[str]
+
+
+Overlapped = Callable[[int, Run, Dim, Dim, Dim, Dim, str, Older], list[str]]
+"""Statements of a kernel that makes sums beside older ones' end: as `Call`, the C text of the place
+for the sums, and the end."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +263,9 @@ class Tiling:
     wait for each other behind them."""
     parts: Parts | None = None
     """Long sums: a strip of tiles takes one part of its sums after the other."""
+    overlapped: Overlapped | None = None
+    unit: int = 1
+    """Tiles have so many columns, or a multiple of that."""
     by_rows: bool = False
     """Threads rather share the rows, or columns where there is one row, than the channels: each
     then reads its share of the input and all weights instead of the other way round."""
@@ -284,7 +303,7 @@ class Tiling:
                 each += self.render.dim(units)
                 some = [f"const ix first = of_tiles(from, {each}), end = of_tiles(to, {each});"]
             place = _Place(g, index_of(batch), block)
-            runs = runs_of(p.columns, self.tile.columns, self.is_edge)
+            runs = self._runs()
             if self.parts and p.rows != 1 and _tiles(runs) <= STRIP:
                 inner = self._strips_of_rows(self.parts, runs, place, row, ends)
             else:
@@ -292,6 +311,8 @@ class Tiling:
                 for r in runs:
                     inner += (
                         self._strips(self.parts, r, place, index_of(row), across) if self.parts
+                        else self._overlapping(r, place, index_of(row), across)
+                        if self.overlapped and r.count != 1
                         else self._run(r, index_of(row), place, self._whole(place), "", across)
                     )  # fmt: skip
                 inner = self._loop(row, inner, None if p.rows == 1 else ends)
@@ -306,6 +327,14 @@ class Tiling:
             n = dims.mul(blocks, units) if total is None else total
             lines = [team.bounds(self.render.dim(n)), *lines]
         return "\n".join([*head, *lines])
+
+    def _runs(self) -> list[Run]:
+        columns, unit = self.plane.columns, self.unit
+        if unit == 1:
+            return runs_of(columns, self.tile.columns, self.is_edge)
+        assert isinstance(columns, int)
+        runs = runs_of(columns // unit, self.tile.columns // unit)
+        return [Run(r.first * unit, r.width * unit, r.count) for r in runs]
 
     def _loop(self, c: Sym, body: Sequence[str], ends: Ends | None = None) -> list[str]:
         if ends is not None:
@@ -323,7 +352,7 @@ class Tiling:
             ]
             acc, pitch = "acc", r.width
             if self.finish:
-                more, acc, pitch = self.finish(v, r.width, at.block)
+                more, acc, pitch = self.finish(v, r.width, at.block, acc, r.width)
                 lines += more
             return [*lines, *self._results(r, at, (acc, pitch), row, column)]
 
@@ -339,6 +368,35 @@ class Tiling:
                 where = (at.batch, at.block, row, column)
                 lines += self._store(r, vectors, used, acc, *where)
         return lines
+
+    def _overlapping(self, r: Run, at: _Place, row: Dim, ends: Ends | None) -> list[str]:
+        """Tiles of a run one after the other, each finishing the sums of the one before."""
+        assert self.overlapped is not None and self.finish is not None
+        v, lanes = at.group.vectors, self.plane.lanes
+        width = next(w for w in (4, 2, 1) if r.width % w == 0)
+        tile, part = counter(r.count, "i"), counter(r.width // width, "i")
+        before = counter(r.count, "i")
+        column = self._column(r, index_of(before))
+        column = dims.add(column, dims.mul(index_of(part), width))
+        old = f"(old + {part.name} * {width * lanes})"
+        lines, acc, pitch = self.finish(v, width, at.block, old, r.width)
+        lines = [*lines, *self._results(Run(0, width, 1), at, (acc, pitch), row, column)]
+        low, high = self._tiles_between(r, ends) if ends else ("0", self.render.dim(r.count))
+        older = Older("more", part.name, f"{tile.name} > start ? {part.extent} : 0", lines)
+        here = self._column(r, index_of(tile))
+        body = [
+            f"const ix {before.name} = {tile.name} - 1;",
+            f"const bool more = {tile.name} < stop;",
+            f"int32_t *const acc = sums[{tile.name} & 1], *const old = sums[~{tile.name} & 1];",
+            *self.overlapped(v, r, at.batch, at.block, row, here, "acc", older),
+        ]
+        return [
+            "{",
+            f"  {self.ctype} sums[2][{self._size(r, at)}] __attribute__((aligned(64)));",
+            f"  const ix start = {low}, stop = {high};",
+            *("  " + x for x in loop(tile.name, "stop + (start < stop)", body, "start")),
+            "}",
+        ]
 
     def _in_parts(self, parts: Parts, at: _Place) -> tuple[Body, Body, Body]:
         """What fills a tile with the bias, adds a part to it, and makes results of it."""

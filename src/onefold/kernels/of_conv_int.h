@@ -276,13 +276,14 @@ AI int32_t of_requantize_i32(int32_t x, int32_t m, int32_t s) {
   return (h >> right) + (rest > (mask >> 1) + (h < 0));
 }
 
-// The end of a tile of TFLite's layers: q[B][T up to 4s][lanes] from acc[B][T][lanes]; bytes of either sign.
-AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int32_t *m, const int32_t *s, const bool once,
+// The end of a tile of TFLite's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes]; bytes of either
+// sign.
+AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *m, const int32_t *s, const bool once,
                      const int lo, const int hi, const int zero, uint8_t *q) {
   const int room = (T + 3) / 4 * 4;
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
-      const int32_t x = acc[(b * T + t) * OF_LANES + l], mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
+      const int32_t x = acc[(b * pitch + t) * OF_LANES + l], mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
       const int32_t y = once ? of_multiply_by_quantized_multiplier_away_i32(x, mc, sc) : of_requantize_i32(x, mc, sc);
       q[(b * room + t) * OF_LANES + l] = (uint8_t)of_min_i32(of_max_i32(y + zero, lo), hi);
     }
@@ -335,9 +336,9 @@ AI of_vi of_rounded(of_vf x) {
 #endif
 }
 
-// The end of a tile of ONNX's layers: q[B][T up to 4s][lanes] from acc[B][T][lanes] by factors m, bytes of the type
-// that `sign` tells. far: what is scaled may lie beyond i32.
-AI void of_end_scale(const int T, const int B, const int32_t *acc, const float *m, const bool far, const bool sign,
+// The end of a tile of ONNX's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes] by factors m, bytes
+// of the type that `sign` tells. far: what is scaled may lie beyond i32.
+AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const bool far, const bool sign,
                      const int lo, const int hi, const int zero, uint8_t *q) {
   const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
   OF_UNROLL for (int b = 0; b < B; b++) {
@@ -346,7 +347,7 @@ AI void of_end_scale(const int T, const int B, const int32_t *acc, const float *
       of_vi r[4];
       OF_UNROLL for (int j = 0; j < 4; j++) {
         of_vf v = {0};
-        if (t + j < T) v = __builtin_convertvector(*(const of_vi *)(acc + (b * T + t + j) * OF_LANES), of_vf) * mv;
+        if (t + j < T) v = __builtin_convertvector(*(const of_vi *)(acc + (b * pitch + t + j) * OF_LANES), of_vf) * mv;
         if (far) v = of_vmin(of_vmax(v, (of_vf){0} - 1000.0f), (of_vf){0} + 1000.0f);
         r[j] = of_rounded(v);
       }

@@ -215,6 +215,18 @@ OF_INLINE int32_t of_quantize_by_f32(float x, float scale, float inverse, int32_
 OF_INLINE int32_t of_affine_quantize_f32(float x, float scale, int32_t zero, int32_t lo, int32_t hi) {
   return of_saturate_rounded(of_round_away_f32(x / scale), zero, lo, hi);
 }
+// The sum of two bytes of different scales, rounded to even: its ends lie so near to zero that a large number added to
+// it leaves the integer in the low bits. Who asks for it has seen that either way to the sum gives the same integers.
+OF_INLINE int32_t of_rounded_sum_i32(int32_t x, int32_t y, float a, float b, float c, float lo, float hi) {
+#if defined(__FMA__) || defined(__aarch64__)
+  const float s = __builtin_fmaf((float)x, a, __builtin_fmaf((float)y, b, c));
+#else
+  const float p = (float)x * a, q = (float)y * b;
+  const float s = p + (q + c);
+#endif
+  const float above = s > lo ? s : lo, r = above < hi ? above : hi;
+  return (int32_t)(of_bits_f32(r + 0x1.8p23f) - 0x4b400000u);
+}
 OF_INLINE float of_dequantize_linear_f32(int32_t q, float scale, int32_t zero) { return (float)(q - zero) * scale; }
 
 #define OF_QUANTIZE(S, T, MIN, MAX)                                                                    \

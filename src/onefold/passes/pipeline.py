@@ -18,6 +18,7 @@ from onefold.passes.qdq import fuse_qdq
 from onefold.passes.rewrite import Rule, apply_rules
 from onefold.passes.same import merge_equal
 from onefold.passes.storage import choose_storage
+from onefold.passes.sums import shorten_sums
 from onefold.target import Target
 
 Pass = Callable[[Graph], int]
@@ -50,6 +51,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
 # What depends on the machine runs on each part of a graph that the compiler gets, when it is
 # planned: values that pass between parts must not change.
 FOR_TARGET: tuple[tuple[str, TargetPass], ...] = (
+    ("sums", lambda graph, target, options: shorten_sums(graph, target)),
     ("layout", lambda graph, target, options: choose_layouts(graph, target)),
     ("storage", choose_storage),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,10 @@ from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import (
+    STREAMED,
     Machine,
+    Older,
+    Overlapped,
     Plane,
     Run,
     Tile,
@@ -33,10 +36,12 @@ from onefold.target import Target
 
 SLACK = 64  # bytes behind the prepared rows that a last step or vector may read
 SMALL = 8 << 10  # bytes of prepared rows that are always allowed
+CACHED = 64 << 10  # the same where all weights are read anew for each band
 SHARE = 8  # more are where input and output together take so many times as much
 LEAST = 4  # output rows at a time where neighbours share input rows, which are prepared again
 LONG, FEW = 1024, 4  # elements of an input beyond which a copy counts, results that do not
 TILE = 16  # rows and columns of a matrix unit's tile
+CLOSE = 24 << 10  # bytes of weights that stay in the first cache
 START = 200  # cycles until it has been set up
 LONGEST = 1 << 22  # products in a sum: beyond, i32 pairs could wrap before they are added up
 
@@ -110,6 +115,7 @@ class IntKernel:
     """What the integer kernels share: the input, and the end of a sum."""
 
     header = "of_conv_int.h"
+    unit = 1  # columns that a tile has, or a multiple: then it may lie in several rows
 
     def __init__(
         self, layer: Layer, target: Target, form: Form, block: int, apart: bool = False
@@ -130,7 +136,7 @@ class IntKernel:
         top, left = layer.pads
         cols = max(layer.reach(self.columns, 1), left + w)
         total = layer.batches * (h * w * c + int(np.prod(layer.result)))
-        room = max(SMALL, total // SHARE)
+        room = max(self.small(), total // SHARE)
         band = self._band((room - SLACK) // (cols * col * blocks * form.size))
         self.image = Image((top, left), band, layer.reach(band, 0), cols, col, blocks)
 
@@ -150,6 +156,10 @@ class IntKernel:
         fit = (most - t.reach(1, 0)) // t.strides[0] + 1
         bands = -(-self.rows // max(fit, least))
         return -(-self.rows // bands)
+
+    def small(self) -> int:
+        """Bytes of prepared rows that are always allowed."""
+        return SMALL
 
     @property
     def scratch(self) -> int:
@@ -179,12 +189,15 @@ class IntKernel:
             out.append(full)
         return out
 
-    def body(self, r: Rendering, tile: Tile, call: Callable[..., str]) -> str:
+    def body(
+        self, r: Rendering, tile: Tile, call: Callable[..., str],
+        overlapped: Overlapped | None = None,
+    ) -> str:  # fmt: skip
         """C text: for each band of rows, the prepared input and the tiles on it.
 
-        call: as for `Tiling`, its row counted from the band's first, its input `p`. The last band
-        may be shorter: no row is computed twice, as the epilogue may work in place. Threads
-        prepare the input together, and then share the tiles.
+        call, overlapped: as for `Tiling`, its row counted from the band's first, its input `p`. The
+        last band may be shorter: no row is computed twice, as the epilogue may work in place.
+        Threads prepare the input together, and then share the tiles.
         """
         t, i = self.layer, self.image
         batch, bands = counter(t.batches, "i"), counter(-(-self.rows // i.band), "i")
@@ -197,10 +210,17 @@ class IntKernel:
 
         x, names = r.pointers[0], r.pointers[3 : 3 + len(t.end.arrays())]
         plane = Plane(self.m.lanes, 1, self.channels, rows, self.columns, index)
+        if self.unit > 1:
+            whole = (i.band, self.columns)
+            plane = Plane(
+                self.m.lanes, 1, self.channels, 1, i.band * self.columns,
+                lambda n, c, _, at: index(n, c, *dims.unravel(at, whole)),
+            )  # fmt: skip
         finish = t.finish(self.m.lanes, names, r.dim)
         read = int(np.prod(t.size)) * self.form.size
         tiling = Tiling(
             plane, tile, r, call, lambda first, width: False, "int32_t", finish,
+            overlapped=overlapped, unit=self.unit,
             by_rows=t.depthwise or read > self.layer.weights.size,
         )  # fmt: skip
         again = start != 0 or n != 0
@@ -381,28 +401,71 @@ class _Tiles(IntKernel):
         self.run = layer.kernel[1] * self.image.col
         self.bytes = min(self.run, 64)
         self.steps = -(-self.run // 64)
-        self.high = min(TILE, self.columns)
         self.size = layer.kernel[0] * self.steps * 16 * self.bytes
+        per_row = -(-self.columns // TILE)
+        together = self.rows > 1 and self.columns % per_row == 0
+        together = together and self.rows % self.image.band == 0
+        if together:
+            self.unit = self.columns // per_row
+        self.outputs = self.columns * (self.image.band if together else 1)
+
+    def small(self) -> int:
+        """All weights are read anew for each band."""
+        return max(CACHED, self.layer.weights.size)
+
+    def _band(self, most: int) -> int:
+        """Bands of equal size, so that tiles may lie in several rows."""
+        band = super()._band(most)
+        return next((b for b in range(band, band // 2, -1) if self.rows % b == 0), band)
 
     def choices(self) -> list[Choice]:
-        most = min(2 * TILE, self.columns), min(2, -(-self.channels // 16))
-        # No tile may have fewer columns than the unit has rows.
-        columns = [most[0], self.high] if self.columns % self.high == 0 else [most[0]]
-        sizes = dict.fromkeys((c, v) for v in (most[1], 1) for c in columns)
-        return [self._choice(Tile(*size)) for size in sizes]
+        """Of each number of registers the best tile."""
+        blocks = -(-self.channels // 16)
+        best: dict[Tile, None] = {}
+        for n, v in ((2, 2), (4, 1), (3, 1), (1, 2), (2, 1), (1, 1)):
+            tiles = list(self._tiles(n, v))
+            if tiles and v <= blocks:
+                best[min(tiles, key=self._cost)] = None
+        return [self._choice(tile) for tile in best]
+
+    def _tiles(self, n: int, vectors: int) -> Iterator[Tile]:
+        """Tiles with n registers of columns."""
+        if self.unit > 1:
+            if n * self.unit <= self.outputs:
+                yield Tile(n * self.unit, vectors)
+            return
+        for width in range(n * TILE, (n - 1) * TILE, -4):
+            if width - 4 < self.columns:
+                yield Tile(min(width, self.columns), vectors)
+
+    def _high(self, tile: Tile) -> int:
+        """Columns of a register."""
+        if self.unit > 1:
+            return self.unit
+        widest = max(r.width for r in runs_of(self.columns, tile.columns))
+        return -(-widest // -(-widest // TILE))
+
+    def _runs(self, tile: Tile) -> Iterator[tuple[int, int]]:
+        """Columns of tiles, and how many such tiles there are."""
+        for r in runs_of(self.outputs // self.unit, tile.columns // self.unit):
+            assert isinstance(r.count, int)
+            yield r.width * self.unit, r.count
 
     def _cost(self, tile: Tile) -> float:
-        """Cycles: a product of tiles takes as many as it has rows, a load half of that."""
-        total = 0.0
+        """Cycles: a product of tiles takes as many as it has rows, a load half of that, and sums
+        that depend on each other wait for longer than either."""
+        total, high = 0.0, self._high(tile)
+        runs = list(self._runs(tile))
+        again = tile.vectors * self.size > CLOSE and sum(count for _, count in runs) > 1
         for g in groups_of(self.channels, 16, tile.vectors):
-            for r in runs_of(self.columns, tile.columns):
-                n, v = -(-r.width // TILE), g.vectors
-                assert isinstance(r.count, int)
-                step = max(n * v * self.high, 8 * (n + v))
-                steps = step * self.steps * self.layer.kernel[0]
-                total += g.count * r.count * (steps + (24 + 16 * self.high / TILE) * n * v)
-                total += g.count * r.count * 1.5 * r.width * v
-        return total * self.rows * self.layer.batches + START
+            for width, count in runs:
+                n, v = -(-width // high), g.vectors
+                load = 9 * n * high / TILE + (20 if again else 9) * v
+                step = max(52, 1.1 * high * n * v, load)
+                end = 27 * n * v + (2.5 if v > 1 else 3) * width * v
+                total += g.count * count * (step * self.steps * self.layer.kernel[0] + end)
+        planes = self.layer.batches * self.rows * self.columns / self.outputs
+        return total * planes + START
 
     def _choice(self, tile: Tile) -> Choice:
         name = f"{IntConvTiles.name}_{tile.columns}x{tile.vectors}"
@@ -434,20 +497,40 @@ class _Tiles(IntKernel):
         i, t = self.image, self.layer
         fields = (
             self.run, t.kernel[0], self.steps, self.bytes, *t.strides, t.dilations[0],
-            i.cols * i.col, i.col, self.high,
+            i.cols * i.col, i.col, self._high(tile), self.columns if self.unit > 1 else 0,
         )  # fmt: skip
+        passes = sum(count for _, count in self._runs(tile))
+        steps = t.kernel[0] * self.steps
 
-        def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
-            return (
-                f"of_conv_tiles_tile(k, {t.width}, {vectors}, {r.dim(row)}, {r.dim(column)}, "
-                f"p, {w} + {r.dim(dims.mul(block, self.size))}, {bias} + "
-                f"{r.dim(dims.mul(block, 16))}, acc);"
-            )
+        def ahead(vectors: int, run: Run, block: Dim, column: Dim) -> str:
+            """The share of the next group's weights that a tile fetches."""
+            if t.weights.size < STREAMED:
+                return "OF_NO_NEXT"
+            lines = -(-vectors * self.size // (64 * passes * steps))
+            number = dims.mul(dims.floordiv(column, run.width), steps * lines * 64)
+            place = dims.add(dims.mul(dims.add(block, vectors), self.size), number)
+            return f"((struct of_next){{{w} + {r.dim(place)}, {lines}}})"
+
+        def both(
+            vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim, acc: str, end: Older
+        ) -> list[str]:
+            return [
+                f"OF_CONV_TILES({end.more}, k, {run.width}, {vectors}, {r.dim(row)}, "
+                f"{r.dim(column)}, p, {w} + {r.dim(dims.mul(block, self.size))}, {bias} + "
+                f"{r.dim(dims.mul(block, 16))}, {ahead(vectors, run, block, column)}, {acc}, "
+                f"{end.at}, {end.count},",
+                *("  " + line for line in end.lines),
+                ")",
+            ]
+
+        def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            none = Older("1", "none", "0", ())
+            return "\n".join(both(vectors, run, n, block, row, column, "acc", none))
 
         return "\n".join([
             f"const struct of_conv_tiles k = {{{', '.join(map(str, fields))}}};",
-            f"of_tiles_begin({self.high}, {self.bytes});",
-            self.body(r, tile, call),
+            f"of_tiles_begin({self._high(tile)}, {self.bytes});",
+            self.body(r, tile, call, both),
             "of_tiles_end();",
         ])  # fmt: skip
 
