@@ -429,14 +429,15 @@ class _Tiles(IntKernel):
         return [self._choice(tile) for tile in best]
 
     def _tiles(self, n: int, vectors: int) -> Iterator[Tile]:
-        """Tiles with n registers of columns."""
+        """Tiles with n registers of columns, none of which has fewer columns than a register."""
         if self.unit > 1:
             if n * self.unit <= self.outputs:
                 yield Tile(n * self.unit, vectors)
             return
         for width in range(n * TILE, (n - 1) * TILE, -4):
-            if width - 4 < self.columns:
-                yield Tile(min(width, self.columns), vectors)
+            tile = Tile(min(width, self.columns), vectors)
+            if width - 4 < self.columns and min(self._runs(tile))[0] >= self._high(tile):
+                yield tile
 
     def _high(self, tile: Tile) -> int:
         """Columns of a register."""
