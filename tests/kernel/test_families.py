@@ -36,6 +36,7 @@ from onefold.ops.quant_conv import (
     QuantFullyConnected,
 )
 from onefold.ops.quantized import QConv, QMatMul
+from onefold.ops.recurrent import GRU, LSTM, RNN, Recurrent
 from onefold.options import DEFAULTS, Options
 from onefold.plan.program import Program
 from onefold.run import emulator
@@ -282,6 +283,43 @@ def both_net() -> Net:
     return net
 
 
+def recurrent_net() -> Net:
+    """Recurrent cells: hidden units around whole vectors and groups of them, every option."""
+    net = Net(16)
+
+    def layer(op: Recurrent, t: int, n: int, i: int, h: int, *more: Value | None) -> list[Value]:
+        d, size = (2 if op.direction == "bidirectional" else 1), op.gates * h
+        x = net.input(*((n, t, i) if op.layout else (t, n, i)))
+        return net.builder.ops(op, x, net.const(d, i, size), net.const(d, h, size), *more)
+
+    for h in (1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 49):
+        for cls in (RNN, GRU, LSTM):
+            op = cls(direction="reverse" if h % 2 else "forward")
+            for v in layer(op, 3, 1, 5, h, net.const(1, 2 * op.gates * h)):
+                net.output(v)
+    for h in (5, 20):
+        for op in (
+            RNN(direction="bidirectional", layout=1),
+            GRU(direction="bidirectional", clip=0.5),
+            GRU(direction="bidirectional", linear_before_reset=True, layout=1),
+            GRU(linear_before_reset=True),
+            LSTM(direction="bidirectional", cell_clip=0.4, layout=1),
+        ):
+            d = 2 if op.direction == "bidirectional" else 1
+            state = (3, d, h) if op.layout else (d, 3, h)
+            lens = net.builder.const(np.array([4, 0, 2], np.int32))
+            bias = net.const(d, 2 * op.gates * h)
+            for given in (None, lens):
+                states = [net.const(*state) for _ in range(op.states)]
+                for v in layer(op, 4, 3, 6, h, bias, given, *states):
+                    net.output(v)
+        peepholes = net.const(1, 3 * h)
+        for op in (LSTM(input_forget=True, clip=0.3), LSTM(direction="reverse")):
+            for v in layer(op, 3, 2, 4, h, None, None, None, None, peepholes):
+                net.output(v)
+    return net
+
+
 def quantized(
     net: Net, op: type[QuantContraction], x: tuple[int, ...], w: tuple[int, ...], channels: int,
     kind: str = "i8", **attrs: Any,
@@ -482,7 +520,7 @@ NETS = {
     "conv_int": int_net, "conv_depthwise_int": int_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
-    "matmul_packed": matmul_net, "matmul_both": both_net,
+    "matmul_packed": matmul_net, "matmul_both": both_net, "recurrent": recurrent_net,
 }  # fmt: skip
 
 
@@ -506,7 +544,9 @@ def cells() -> Iterator[tuple[str, str]]:
 def test_family(name: str, target: str, tmp_path: Path) -> None:
     net = NETS[name]()
     used = check(net, target, tmp_path)
-    if name not in ("blocked", "in_place", "lookup"):
+    if name == "recurrent":
+        assert not {n.op.name for n in net.graph.nodes} & {"RNN", "GRU", "LSTM"}
+    elif name not in ("blocked", "in_place", "lookup"):
         mine = sum(a.startswith(FAMILY.get(name, (name,))) for a in used)
         least = LEAST.get(name, len(net.graph.outputs))
         assert mine >= least, f"{name} took {mine} of {len(net.graph.outputs)}"

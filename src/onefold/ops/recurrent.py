@@ -25,6 +25,7 @@ from onefold.ops.formats import OnnxNode
 
 Dims = tuple[Dim, ...]
 Function = tuple[str, float, float]  # name in lower case, alpha, beta
+Act = Callable[..., str]  # C text: activation number i of a text, clipped before unless told
 
 # C text and NumPy of each activation of x; a = alpha, b = beta
 ACTIVATIONS: dict[str, tuple[str, Callable[[Any, float, float], Any]]] = {
@@ -81,6 +82,15 @@ class Sizes:
     i: Dim
     h: int
     d: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """C texts: where a step of a cell finds what belongs to the hidden unit at hand."""
+
+    new: str  # hidden state, to be written
+    cell: str = ""  # read and written
+    peepholes: Sequence[str] = ()  # of i, o, f
 
 
 class Recurrent(Op):
@@ -212,9 +222,14 @@ class Recurrent(Op):
 
     # -- compiled --------------------------------------------------------------------------------
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Act) -> list[str]:
         """C statements of one step: from `in` (input row) and h (and c) to the new h (and c).
         w, r, wb, rb, p point at this direction's weights; g is scratch for the gates."""
+        raise NotImplementedError(self.name)
+
+    def update(self, pre: Callable[[int], str], at: Places, act: Act) -> list[str]:
+        """C statements of one hidden unit behind its sums: pre(g) is gate g before its activation,
+        without peepholes. Cells that mix the gates with the hidden state have none."""
         raise NotImplementedError(self.name)
 
     scratch_rows: ClassVar[int] = 0  # rows of H that a step needs beside gates and states
@@ -377,14 +392,19 @@ class RNN(Recurrent):
         a, b = pre(0, h)
         return acts[0](a + b), c
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Act) -> list[str]:
         kind = k.x(0).dtype.name
         return [
             self.start(k, "g", 0, s.h, "wr"),
             f"of_add_product_{kind}(g, w, in, {k.dim(s.i)}, {s.h}, {s.h});",
             f"of_add_product_{kind}(g, r, h, {s.h}, {s.h}, {s.h});",
-            f"for (ix j = 0; j < {s.h}; j++) h[j] = {act(0, 'g[j]')};",
+            f"for (ix j = 0; j < {s.h}; j++) {{",
+            *("  " + line for line in self.update(lambda g: "g[j]", Places("h[j]"), act)),
+            "}",
         ]
+
+    def update(self, pre: Callable[[int], str], at: Places, act: Act) -> list[str]:
+        return [f"{at.new} = {act(0, pre(0))};"]
 
 
 @operator
@@ -416,7 +436,7 @@ class GRU(Recurrent):
             candidate = acts[1](sum(pre(2, r * h)))
         return (1 - z) * candidate + z * h, c
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Act) -> list[str]:
         kind, h, i = k.x(0).dtype.name, s.h, k.dim(s.i)
         lines = [
             self.start(k, "g", 0, 2 * h, "wr"),
@@ -487,39 +507,40 @@ class LSTM(Recurrent):
         o = acts[0](sum(pre(1, h)) + po * new)
         return o * acts[2](new, False), new
 
-    def body(self, k: Lowering, s: Sizes, act: Callable[..., str]) -> list[str]:
+    def body(self, k: Lowering, s: Sizes, act: Act) -> list[str]:
         kind, h = k.x(0).dtype.name, s.h
         size = 4 * h
-        peep = ["", "", ""]
-        if k.has(7):
-            seen = ((0, "c[j]"), (1, "m"), (2, "c[j]"))
-            peep = [f" + {k_peephole(k, g, h)} * {c}" for g, c in seen]
-        new = act(1, f"g[{3 * h} + j]")
-        forget = "1 - i" if self.input_forget else act(0, f"g[{2 * h} + j]{peep[2]}")
-        compute = k.x(0).dtype.compute.ctype
+        peepholes = [from_storage(f"p[{g * h} + j]", k.x(0).dtype) for g in range(3)]
+        at = Places("h[j]", "c[j]", peepholes if k.has(7) else ())
         return [
             self.start(k, "g", 0, size, "wr"),
             f"of_add_product_{kind}(g, w, in, {k.dim(s.i)}, {size}, {size});",
             f"of_add_product_{kind}(g, r, h, {h}, {size}, {size});",
             f"for (ix j = 0; j < {h}; j++) {{",
-            f"  const {compute} i = {act(0, f'g[j]{peep[0]}')};",
-            f"  const {compute} f = {forget};",
-            f"  const {compute} m = {self._clipped(k, f'f * c[j] + i * {new}')};",
-            f"  const {compute} o = {act(0, f'g[{h} + j]{peep[1]}')};",
-            "  c[j] = m;",
-            f"  h[j] = o * {act(2, 'm', False)};",
+            *("  " + line for line in self.update(
+                lambda g: f"g[{g * h} + j]", at, act, k.x(0).dtype.compute)),
             "}",
+        ]  # fmt: skip
+
+    def update(
+        self, pre: Callable[[int], str], at: Places, act: Act, t: dtypes.DType = dtypes.f32
+    ) -> list[str]:
+        peep = [f" + {p} * {c}" for p, c in zip(at.peepholes, (at.cell, "m", at.cell), strict=True)
+                ] if at.peepholes else ["", "", ""]  # fmt: skip
+        forget = "1 - i" if self.input_forget else act(0, pre(2) + peep[2])
+        new = act(1, pre(3))
+        return [
+            f"const {t.ctype} i = {act(0, pre(0) + peep[0])};",
+            f"const {t.ctype} f = {forget};",
+            f"const {t.ctype} m = {self._clipped(t, f'f * {at.cell} + i * {new}')};",
+            f"const {t.ctype} o = {act(0, pre(1) + peep[1])};",
+            f"{at.cell} = m;",
+            f"{at.new} = o * {act(2, 'm', False)};",
         ]
 
-    def _clipped(self, k: Lowering, cell: str) -> str:
+    def _clipped(self, t: dtypes.DType, cell: str) -> str:
         """C text: the new cell within its bounds."""
         if not self.cell_clip:
             return cell
-        t = k.x(0).dtype.compute
         lo, hi = literal(-self.cell_clip, t), literal(self.cell_clip, t)
         return f"of_clamp_{t.name}({cell}, {lo}, {hi})"
-
-
-def k_peephole(k: Lowering, gate: int, h: int) -> str:
-    """C text: the peephole weight j of a gate, of the direction at hand."""
-    return from_storage(f"p[{gate * h} + j]" if gate else "p[j]", k.x(0).dtype)

@@ -15,6 +15,7 @@ from onefold.passes.clean import remove_dead
 from onefold.passes.fold import fold_constants
 from onefold.passes.layout import choose_layouts
 from onefold.passes.qdq import fuse_qdq
+from onefold.passes.recurrent import split_recurrent
 from onefold.passes.rewrite import Rule, apply_rules
 from onefold.passes.same import merge_equal
 from onefold.passes.storage import choose_storage
@@ -51,6 +52,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
 # What depends on the machine runs on each part of a graph that the compiler gets, when it is
 # planned: values that pass between parts must not change.
 FOR_TARGET: tuple[tuple[str, TargetPass], ...] = (
+    ("recurrent", lambda graph, target, options: split_recurrent(graph, target)),
     ("sums", lambda graph, target, options: shorten_sums(graph, target)),
     ("layout", lambda graph, target, options: choose_layouts(graph, target)),
     ("storage", choose_storage),
