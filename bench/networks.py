@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from bench.weights import BITS, quantize_weights
 from onefold import knobs
 
 ROOT = Path(__file__).resolve().parents[1]
 
 WITHOUT_INT8 = ("lstm",)
 """The quantizer has nothing to say about recurrent layers."""
+
+OF_WEIGHTS = ("bert_tiny", "minilm6", "decoder")
+"""Networks that are little but products with weights, for precisions of weights alone."""
 
 SIZES: dict[str, dict[str, tuple[int, ...]]] = {
     "ch_ppocr_mobile_v2.0_cls_infer": {"x": (1, 3, 48, 192)},
@@ -79,6 +83,8 @@ def names(precision: str, wanted: Sequence[str]) -> list[str]:
     from bench.zoo import NETWORKS
 
     zoo = [n for n in NETWORKS if precision != "int8" or n not in WITHOUT_INT8]
+    if precision in BITS:
+        zoo = [n for n in zoo if n in OF_WEIGHTS]
     trained = TRAINED["int8" if precision == "int8" else "f32"]
     files = [Path(n).name for n in trained if _file(n)]
     groups = {"zoo": zoo, "trained": files, "all": zoo + files}
@@ -98,13 +104,16 @@ def network(name: str, precision: str, work: Path) -> Network:
     if not path.exists():
         NETWORKS[name]().save(folder)
     plain = Network(name, path, *_facts(path), path.with_suffix(".expected.npz"))
-    if precision != "int8":
+    if precision != "int8" and precision not in BITS:
         return plain
-    path = folder / f"{name}-int8.onnx"
+    path = folder / f"{name}-{precision}.onnx"
     if not path.exists():
-        from bench.quantize import quantize
+        if precision in BITS:
+            quantize_weights(plain.path, path, BITS[precision])
+        else:
+            from bench.quantize import quantize
 
-        quantize(plain.path, path)
+            quantize(plain.path, path)
     outputs, _, weights = _facts(path)
     return Network(name, path, outputs, plain.macs, weights, plain.exact)
 
@@ -192,7 +201,8 @@ def _facts(path: Path) -> tuple[tuple[str, ...], int, int]:
 def _digest() -> str:
     """Of what the files follow from, so that none of an older zoo is taken."""
     here = Path(__file__).parent
-    sources = [Path(__file__), here / "quantize.py", *sorted((here / "zoo").glob("*.py"))]
+    quantizers = [here / "quantize.py", here / "weights.py"]
+    sources = [Path(__file__), *quantizers, *sorted((here / "zoo").glob("*.py"))]
     return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12]
 
 

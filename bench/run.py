@@ -31,7 +31,7 @@ from bench.process import Pythons, Served, convert
 
 OURS = "onefold"
 REFEREES = {"onnx": "onnxruntime", "tflite": "litert"}
-BUDGET = {"f32": 1e-3, "bf16": 2e-2, "int8": 2e-2}
+BUDGET = {"f32": 1e-3, "bf16": 2e-2, "int8": 2e-2, "w8": 1e-3, "w4": 1e-3}
 """How far an engine's answers may be from the referee's, as a share of their largest number."""
 
 AS_GOOD, ROOM = 1.25, 0.01
@@ -236,7 +236,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     ap.add_argument("--networks", nargs="+", default=["zoo"], help="names, zoo, trained or all")
-    ap.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32")
+    ap.add_argument("--precision", choices=tuple(BUDGET), default="f32",
+                    help="w4, w8: weights of so many bits, arithmetic in f32")  # fmt: skip
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--against", nargs="+", default=[], metavar="ENGINE", help="default: all")
     ap.add_argument("--rounds", type=int, default=15)

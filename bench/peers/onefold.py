@@ -18,7 +18,7 @@ class Onefold:
     distributions: Sequence[str] = ("onefold",)
 
     def refuses(self, job: Job) -> str:
-        return only(job, ("onnx", "tflite"), ("f32", "bf16", "int8"))
+        return only(job, ("onnx", "tflite"), ("f32", "bf16", "int8", "w8", "w4"))
 
     def convert(self, job: Job) -> list[Path]:
         self._program(job)
@@ -33,7 +33,7 @@ class Onefold:
         os.environ["ONEFOLD_CACHE_DIR"] = job.folder
         import onefold
 
-        precision = "f32" if job.precision == "int8" else job.precision
+        precision = "bf16" if job.precision == "bf16" else "f32"
         try:
             return onefold.load(job.model).compile(
                 precision=precision, threads=job.threads, fallback=False, **job.options

@@ -19,7 +19,7 @@ class OnnxRuntime:
     distributions: Sequence[str] = ("onnxruntime",)
 
     def refuses(self, job: Job) -> str:
-        return only(job, ("onnx",), ("f32", "int8"))
+        return only(job, ("onnx",), ("f32", "int8", "w8", "w4"))
 
     def convert(self, job: Job) -> list[Path]:
         return [Path(job.model)]

@@ -27,6 +27,7 @@ from onefold.ops.conv import Conv, ConvTranspose
 from onefold.ops.elementwise import Add, Mul
 from onefold.ops.matmul import Gemm, MatMul
 from onefold.ops.movement import Concat
+from onefold.ops.nbits import MatMulNBits
 from onefold.ops.pool import AveragePool, MaxPool
 from onefold.ops.quant_arith import QuantAdd, QuantTable
 from onefold.ops.quant_conv import (
@@ -283,6 +284,42 @@ def both_net() -> Net:
     return net
 
 
+def bits_net() -> Net:
+    """Weights of 4 and 8 bits: columns, sums and blocks around vectors, words and tiles."""
+    net = Net(17)
+
+    def product(
+        rows: tuple[int, ...], k: int, n: int, bits: int, block: int, zero: str = "",
+        bias: bool = False,
+    ) -> None:  # fmt: skip
+        count = -(-k // block)
+        q = net.rng.integers(0, 256, (n, count, block * bits // 8)).astype(np.uint8)
+        zeros: dict[str, Array] = {
+            "bits": net.rng.integers(0, 256, (n, -(-count * bits // 8))).astype(np.uint8),
+            "float": net.rng.uniform(0, 1 << bits, (n, count)).astype(np.float32),
+        }
+        scale = net.rng.uniform(0.5, 2, (n, count)).astype(np.float32) / (1 << bits)
+        op = MatMulNBits(K=k, N=n, bits=bits, block_size=block)
+        more = net.builder.const(zeros[zero]) if zero else None
+        net.output(net.op(
+            op, net.input(*rows, k), net.builder.const(q), net.builder.const(scale), more, None,
+            net.const(n) if bias else None,
+        ))  # fmt: skip
+
+    for bits in (4, 8):
+        for n in (1, 7, 8, 9, 15, 16, 17, 63, 64, 65, 130):
+            product((1,), 64, n, bits, 32)
+        for k in (1, 2, 7, 8, 9, 31, 32, 33, 63, 65):
+            product((1,), k, 20, bits, 32)
+            product((1,), k, 20, bits, k + k % 2)
+        for rows in (1, 2, 3, 4, 5, 7, 8, 9, 17):
+            for zero in ("", "bits", "float"):
+                product((rows,), 40, 37, bits, 16, zero, rows % 2 == 0)
+        product((), 48, 33, bits, 16, "bits", True)
+        product((2, 3), 48, 33, bits, 16, "float")
+    return net
+
+
 def recurrent_net() -> Net:
     """Recurrent cells: hidden units around whole vectors and groups of them, every option."""
     net = Net(16)
@@ -521,6 +558,7 @@ NETS = {
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
     "matmul_packed": matmul_net, "matmul_both": both_net, "recurrent": recurrent_net,
+    "matmul_bits": bits_net,
 }  # fmt: skip
 
 

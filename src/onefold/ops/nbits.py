@@ -50,8 +50,8 @@ class MatMulNBits(Op):
         x, q, scale, zero = n.arg(0), n.arg(1), n.arg(2), n.input(3)
         if self.bits not in (2, 4, 8) or self.K < 1 or self.N < 1:
             raise Refusal(f"MatMulNBits of {self.bits} bits, K = {self.K}, N = {self.N}")
-        if self.block_size < 16 or self.block_size & (self.block_size - 1):
-            raise Refusal(f"MatMulNBits has blocks of {self.block_size}; a power of 2 is needed")
+        if self.block_size < 1 or self.block_size * self.bits % 8:
+            raise Refusal(f"MatMulNBits has blocks of {self.block_size}; whole bytes are needed")
         if not x.dtype.is_float or not scale.dtype.is_float or q.dtype is not dtypes.u8:
             raise Refusal(f"MatMulNBits of {x.dtype}, {q.dtype}, {scale.dtype}")
         if not x.shape or (isinstance(x.shape[-1], int) and x.shape[-1] != self.K):
@@ -151,4 +151,7 @@ class MatMulNBits(Op):
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
         if n.attr("weight_prepacked", 0):
             raise Refusal("MatMulNBits with weights packed for one accelerator")
-        return b.ops(cls(**n.fields(cls)), *n.inputs, name=n.output_names)
+        op = cls(**n.fields(cls))
+        if op.block_size < 16 or op.block_size & (op.block_size - 1):
+            raise Refusal(f"MatMulNBits has blocks of {op.block_size}; a power of 2 is needed")
+        return b.ops(op, *n.inputs, name=n.output_names)

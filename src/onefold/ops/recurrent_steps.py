@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node, Origin, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowering, Op, Refusal, operator, registry
+from onefold.ops.base import Code, Lowering, Op, Refusal, operator, registry
 from onefold.ops.recurrent import Function, Places, Recurrent, activation
 
 SUMS = 8  # vectors of sums at once, OF_MAX_B
@@ -45,9 +45,6 @@ class RecurrentSteps(Op):
     linear_before_reset: bool = False
     input_forget: bool = False
     cell_clip: float = 0.0
-    cases: ClassVar = (
-        Case((((3, 2, 8), "f32"), ((1, 8 * 5), "f32")), {"hidden": 5}, low=-1, high=1),
-    )
 
     def made(self) -> Recurrent:
         """The whole cell."""

@@ -10,7 +10,17 @@ from onefold.defects import defects
 from onefold.ir.graph import Graph
 from onefold.ir.verify import verify
 from onefold.options import DEFAULTS, Options
-from onefold.passes import affine, algebra, attention, formulas, norms, padding, quantized, sink
+from onefold.passes import (
+    affine,
+    algebra,
+    attention,
+    formulas,
+    norms,
+    padding,
+    quantized,
+    sink,
+    weights,
+)
 from onefold.passes.clean import remove_dead
 from onefold.passes.fold import fold_constants
 from onefold.passes.layout import choose_layouts
@@ -34,6 +44,7 @@ def rules(*groups: Sequence[Rule]) -> Pass:
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("qdq", fuse_qdq),
+    ("weights", rules(weights.RULES)),
     ("fold", fold_constants),
     ("dead", remove_dead),
     ("quantized", rules(quantized.RULES)),
