@@ -58,6 +58,7 @@ def nest_net() -> Net:
 
 
 MORE: dict[str, Callable[[], Net]] = {**NETS, "attention": attention_net, "nest": nest_net}
+del MORE["recurrent"]  # one thread runs the steps
 
 
 def helped(library: Library) -> None:
