@@ -606,8 +606,16 @@ def test_family_on_arm64(name: str, target: str, tmp_path: Path) -> None:
         compare(w, y, f"{v.producer!r} on {target}", 0 if exact else 1e-5)
 
 
-@pytest.mark.parametrize("way", [1, -1], ids=["second", "last"])
-@pytest.mark.parametrize(("name", "target"), [c for c in cells() if c[1] in ("host", "x86-64-v3")])
+def other_ways() -> Iterator[Any]:
+    for name, target in cells():
+        for way, label in ((1, "second"), (-1, "last")):
+            if target in ("host", "x86-64-v3"):
+                always = (target, way) == ("host", -1) and name in ("matmul_packed", "matmul_both")
+                marks = () if always else (pytest.mark.slow,)
+                yield pytest.param(name, target, way, marks=marks, id=f"{name}-{target}-{label}")
+
+
+@pytest.mark.parametrize(("name", "target", "way"), list(other_ways()))
 def test_other_ways(name: str, target: str, way: int, tmp_path: Path) -> None:
     """What else families offer, chosen by times that are made up."""
     t = find(target)

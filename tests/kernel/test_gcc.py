@@ -30,6 +30,7 @@ LOOKED_AT = (
     "attention", "conv_direct", "conv_depthwise", "conv_winograd", "matmul_packed", "matmul_both",
     "conv_int", "q_tiles", "q_depthwise",
 )  # fmt: skip
+ALWAYS = {("attention", "host"), ("q_tiles", "host"), ("matmul_both", "x86-64-v3")}
 NOT_OF_GCC = ("-ffp-contract=on", "-fno-sanitize=all")
 
 
@@ -51,8 +52,10 @@ def by_gcc(
     return made
 
 
-@pytest.mark.parametrize("target", MARCH)
-@pytest.mark.parametrize("name", LOOKED_AT)
+@pytest.mark.parametrize(("name", "target"), [
+    pytest.param(n, t, marks=() if (n, t) in ALWAYS else (pytest.mark.slow,))
+    for n in LOOKED_AT for t in MARCH
+])  # fmt: skip
 def test_families_by_gcc(
     name: str, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
