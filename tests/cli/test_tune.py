@@ -187,6 +187,9 @@ def test_the_verb_measures_and_remembers(cli: Any, tmp_path: Path) -> None:
     assert "x, measured)" in profile and "`onefold tune` has measured" in profile
     built = cli("build", DIGITS, "--out", tmp_path / "out", "--no-measure", "--json").json
     assert built["report"]["tuned"] > 0
+    built = cli("build", DIGITS, "--precision", "auto", "--out", tmp_path / "auto", "--no-measure",
+                "--json").json  # fmt: skip
+    assert built["report"]["tuned"] > 0, "it is f32"
 
     kept = tmp_path / "times.jsonl"
     assert cli("tune", "--export", kept, "--json").json["records"] == count
@@ -204,6 +207,11 @@ def test_what_it_cannot_do_it_says(cli: Any, tmp_path: Path) -> None:
     assert cli("tune", DIGITS, "--list").code == 2
     wrong = cli("tune", DIGITS, "--target", "cortex-m4f")
     assert wrong.code == 1 and "cannot be measured here" in wrong.err and "--export" in wrong.err
+    for more in ((), ("--forget",)):
+        wrong = cli("tune", DIGITS, "--precision", "auto", *more)
+        assert wrong.code == 2 and "one precision" in wrong.err and "bf16" in wrong.err
+    wrong = cli("tune", DIGITS, "--budget", "nan")
+    assert wrong.code == 2 and "--budget" in wrong.err and "not a number" in wrong.err
     wrong = cli("tune", "--export", tmp_path / "none")
     assert wrong.code == 2 and "nothing has been measured" in wrong.err
     (tmp_path / "noise").write_bytes(b"\x00\xff" * 100)

@@ -103,7 +103,11 @@ NOT_RECORDS = [
     b'{"machine": "here", "node": "n", "times": {"a": 1e999}}',
     b'{"machine": "here", "node": "n", "times": {"a": true}}',
     b'{"machine": "here", "node": "n", "times": {"a": "fast"}}',
+    b'{"machine": "here", "node": "n", "times": {"a": 1' + b"0" * 400 + b"}}",
     b'{"machine": 3, "node": "n", "times": {"a": 1}}',
+    b'{"machine": "\\u001b[2J", "node": "n", "times": {"a": 1}}',
+    b'{"machine": "here", "node": "\\ud800", "times": {"a": 1}}',
+    b'{"machine": "here", "node": "n", "times": {"\\ud800": 1}}',
     b'{"machine": "here", "node": "' + b"n" * tuned.LONGEST + b'", "times": {"a": 1}}',
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,10 @@ def _records(n: int) -> str:
     return f"times of {n} layer" + "s" * (n != 1)
 
 
+def _damaged(n: int) -> str:
+    return "1 damaged line is" if n == 1 else f"{n} damaged lines are"
+
+
 # --- measuring ------------------------------------------------------------------------------------
 
 
@@ -87,6 +92,9 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
     from onefold.run.tuned import machine
     from onefold.target import find, runs_here
 
+    _check_precision(wishes)
+    if math.isnan(budget):
+        raise click.BadParameter("it is not a number.", param_hint="'--budget'")
     target = find(wishes.target)
     if not runs_here(target):
         raise TargetError(
@@ -114,6 +122,16 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
         ],
         **_summary(result), "calls": calls,
     }  # fmt: skip
+
+
+def _check_precision(wishes: Wishes) -> None:
+    """Raises OptionError for `auto`: a time belongs to the type in which it was measured."""
+    if wishes.precision == "auto":
+        raise OptionError(
+            "times are kept for one precision", why="auto compiles for several and takes one",
+            remedy="Tune for f32, and for bf16 or f16 where this machine has it; then compile with "
+                   "--precision auto.",
+        )  # fmt: skip
 
 
 def _summary(r: Result) -> dict[str, Any]:
@@ -202,8 +220,7 @@ def _show_list(facts: dict[str, Any], out: Out) -> None:
     if not facts["machines"]:
         out.line("Nothing has been measured yet.")
     if facts["damaged"]:
-        out.line(f"{facts['damaged']} damaged lines of {facts['folder']} are ignored",
-                 style="yellow")  # fmt: skip
+        out.line(f"{facts['folder']}: {_damaged(facts['damaged'])} ignored", style="yellow")
 
 
 def _forget(wishes: Wishes, model: str | None) -> int:
@@ -213,6 +230,7 @@ def _forget(wishes: Wishes, model: str | None) -> int:
     from onefold.run import tuned
     from onefold.target import find
 
+    _check_precision(wishes)
     if model is None:
         return tuned.forget(lambda r: True)
     target = find(wishes.target)
@@ -262,4 +280,4 @@ def _import(wishes: Wishes, path: Path) -> dict[str, Any]:
 def _show_import(facts: dict[str, Any], out: Out) -> None:
     out.line(f"{_records(facts['records'])} remembered, {facts['here']} of them of this machine")
     if facts["damaged"]:
-        out.line(f"{facts['damaged']} damaged lines were left out", style="yellow")
+        out.line(f"{_damaged(facts['damaged'])} left out", style="yellow")

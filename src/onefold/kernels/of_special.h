@@ -96,6 +96,7 @@ OF_INLINE float of_gelu_f32(float x) {
 OF_INLINE double of_gelu_f64(double x) { return 0.5 * x * of_erfc_f64(x * -0x1.6a09e667f3bcdp-1); }
 // 1/2 (1 + tanh u) = sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3)
 OF_INLINE float of_gelu_tanh_f32(float x) {
+  x = of_atleast_f32(x, -10.0f);
   return x * of_sigmoid_f32(x * (1.5957691216f + 0.0713548163f * x * x));
 }
 OF_INLINE double of_gelu_tanh_f64(double x) {

@@ -175,11 +175,18 @@ def _parsed(line: bytes) -> Record | None:
         return None
     if not times or not all(_is_time(t) for t in times.values()):
         return None
+    if not all(text.isprintable() for text in (machine, node, *times)):
+        return None  # half a pair of UTF-16, or what would steer a terminal
     return Record(machine, node, {k: float(t) for k, t in times.items()})
 
 
 def _is_time(t: object) -> bool:
-    return isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) and t > 0
+    if not isinstance(t, (int, float)) or isinstance(t, bool):
+        return False
+    try:
+        return math.isfinite(t) and t > 0
+    except OverflowError:  # a whole number with hundreds of digits
+        return False
 
 
 def table() -> Table:

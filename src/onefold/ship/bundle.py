@@ -174,6 +174,7 @@ def _build(
             remedy="Build it without --threads.",
         )  # fmt: skip
     require_buildable(t)
+    precision = "f32" if precision == "auto" else precision
     check_precision(precision, parts[-1][1])
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
