@@ -162,6 +162,12 @@ def test_run_for_a_microcontroller_gives_what_the_host_gives(cli, models) -> Non
     assert there.json["outputs"][0]["values"][0] == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize(("option", "value"), [("--precision", "bf16"), ("--optimize", "fast")])
+def test_what_is_run_in_an_emulator_is_built_with_the_options(cli, models, option, value) -> None:
+    done = cli("run", models / "net.onnx", "--target", "cortex-m4f", option, value)
+    assert done.code == 2 and value in done.err
+
+
 def test_a_target_that_does_not_exist(cli, models) -> None:
     done = cli("build", models / "net.onnx", "--target", "cortex-m4g", "--out", "b")
     assert done.code == 1

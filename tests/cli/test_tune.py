@@ -210,6 +210,8 @@ def test_what_it_cannot_do_it_says(cli: Any, tmp_path: Path) -> None:
     for more in ((), ("--forget",)):
         wrong = cli("tune", DIGITS, "--precision", "auto", *more)
         assert wrong.code == 2 and "one precision" in wrong.err and "bf16" in wrong.err
+    wrong = cli("tune", DIGITS, "--precision", "f16")
+    assert wrong.code == (0 if "fp16fml" in find("host").features else 2), wrong.err
     wrong = cli("tune", DIGITS, "--budget", "nan")
     assert wrong.code == 2 and "--budget" in wrong.err and "not a number" in wrong.err
     wrong = cli("tune", "--export", tmp_path / "none")

@@ -158,7 +158,8 @@ def _emulated(wishes: Wishes, model: Model, given: Given) -> Done:
         bundle = ship.build(
             model, wishes.target, folder, shapes={**sizes, **wishes.shapes}, dims=wishes.dims,
             states=wishes.states, values=wishes.values, measure=False, threads=wishes.threads,
-            tuned=wishes.tuned,
+            optimize=wishes.optimize, exact=wishes.exact, tuned=wishes.tuned,
+            precision=wishes.precision,
         )  # fmt: skip
         outs = bundle.run([given.arrays[name] for name, _, _ in bundle.inputs])
     named = dict(zip((n for n, _, _ in bundle.outputs), outs, strict=True))

@@ -85,6 +85,7 @@ def _damaged(n: int) -> str:
 
 
 def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool) -> dict[str, Any]:
+    from onefold.codegen.narrow import check_precision
     from onefold.dev.survey import bound
     from onefold.dev.tune import HostRunner, tune
     from onefold.options import Options, check_optimize
@@ -92,7 +93,7 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
     from onefold.run.tuned import machine
     from onefold.target import find, runs_here
 
-    _check_precision(wishes)
+    _one_precision(wishes)
     if math.isnan(budget):
         raise click.BadParameter("it is not a number.", param_hint="'--budget'")
     target = find(wishes.target)
@@ -103,6 +104,7 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
             remedy=f"Run `onefold tune --target {target.name}` on such a machine, and carry the "
                    "result here with --export and --import.",
         )  # fmt: skip
+    check_precision(wishes.precision, target)
     goal = wishes.optimize or "latency"
     check_optimize(goal)
     options = Options(wishes.precision, wishes.threads, goal, wishes.exact)
@@ -124,7 +126,7 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
     }  # fmt: skip
 
 
-def _check_precision(wishes: Wishes) -> None:
+def _one_precision(wishes: Wishes) -> None:
     """Raises OptionError for `auto`: a time belongs to the type in which it was measured."""
     if wishes.precision == "auto":
         raise OptionError(
@@ -230,7 +232,7 @@ def _forget(wishes: Wishes, model: str | None) -> int:
     from onefold.run import tuned
     from onefold.target import find
 
-    _check_precision(wishes)
+    _one_precision(wishes)
     if model is None:
         return tuned.forget(lambda r: True)
     target = find(wishes.target)
