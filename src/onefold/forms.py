@@ -17,7 +17,6 @@ import numpy as np
 
 from onefold import events
 from onefold.backends import Backend, Runnable
-from onefold.codegen.narrow import check_precision
 from onefold.errors import (
     FallbackError,
     InputError,
@@ -37,7 +36,7 @@ from onefold.feeds import (
     sizes_of,
 )
 from onefold.frontend.binding import Binding, ValueNeeded
-from onefold.options import Options
+from onefold.options import Options, check_precision
 from onefold.run import cache as store
 from onefold.run import tuned
 from onefold.run.artifact import Artifact

@@ -18,6 +18,9 @@ LEVELS = {"-O0": "latency", "-O1": "latency", "-O2": "latency", "-O3": "latency"
           "-Oz": "size"}  # fmt: skip
 """Levels of the compiler that may be asked for instead, and the goal that goes with each."""
 
+PRODUCTS = {"bf16": frozenset({"avx512bf16", "bf16"}), "f16": frozenset({"fp16fml"})}
+"""Features with products of two elements at a time, summed up in f32."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -60,3 +63,13 @@ def check_optimize(optimize: str) -> None:
     if optimize not in GOALS and optimize not in LEVELS:
         raise OptionError(f"there is no optimisation '{optimize}'",
                           why="it is one of " + ", ".join((*GOALS, *LEVELS)))  # fmt: skip
+
+
+def check_precision(precision: str, target: Target) -> None:
+    """Raises OptionError where the target cannot compute in that precision."""
+    if precision in PRODUCTS and not PRODUCTS[precision] & target.features:
+        raise OptionError(
+            f"'{target.name}' does not compute in {precision}",
+            why=f"it has none of the features {', '.join(sorted(PRODUCTS[precision]))}",
+            remedy="Use f32, or auto, which takes what the target has.",
+        )

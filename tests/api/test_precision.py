@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onefold
-from onefold.codegen.narrow import PRODUCTS
+from onefold.options import PRODUCTS
 from onefold.target import find
 
 pytestmark = pytest.mark.toolchain

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from onefold import plan
-from onefold.codegen.narrow import check_precision
 from onefold.errors import OptionError
 from onefold.ir import dtypes
 from onefold.ir.types import TensorType
@@ -22,7 +21,7 @@ from onefold.ops.elementwise import Add
 from onefold.ops.matmul import MatMul
 from onefold.ops.movement import Concat
 from onefold.ops.pool import MaxPool
-from onefold.options import Options
+from onefold.options import Options, check_precision
 from onefold.run import emulator
 from onefold.run.building import build
 from onefold.run.session import Loaded

@@ -85,10 +85,9 @@ def _damaged(n: int) -> str:
 
 
 def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool) -> dict[str, Any]:
-    from onefold.codegen.narrow import check_precision
     from onefold.dev.survey import bound
     from onefold.dev.tune import HostRunner, tune
-    from onefold.options import Options, check_optimize
+    from onefold.options import Options, check_optimize, check_precision
     from onefold.passes import pipeline
     from onefold.run.tuned import machine
     from onefold.target import find, runs_here

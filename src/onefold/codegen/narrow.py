@@ -27,16 +27,13 @@ from onefold.codegen.tiles import (
     lane_check,
     pack_bias,
 )
-from onefold.errors import OptionError
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import counter, index_of
-from onefold.options import Options
+from onefold.options import PRODUCTS, Options
 from onefold.target import Target
 
-PRODUCTS = {"bf16": frozenset({"avx512bf16", "bf16"}), "f16": frozenset({"fp16fml"})}
-"""Features with products of two elements at a time, summed up in f32."""
 MATRIX = frozenset({"amx-bf16", "amx-int8", "avx512bf16"})
 HIGH = 16  # rows of a tile of the matrix unit
 COLUMN = 32  # elements of a column of a block
@@ -74,16 +71,6 @@ class Layer:
         strides = (sc, dims.mul(sy, s.steps[0]), dims.mul(sx, s.steps[1]))
         return replace(
             self, sums=replace(s, strides=strides, size=(self.rows, self.columns), steps=(1, 1))
-        )
-
-
-def check_precision(precision: str, target: Target) -> None:
-    """Raises OptionError where the target cannot compute in that precision."""
-    if precision in PRODUCTS and not PRODUCTS[precision] & target.features:
-        raise OptionError(
-            f"'{target.name}' does not compute in {precision}",
-            why=f"it has none of the features {', '.join(sorted(PRODUCTS[precision]))}",
-            remedy="Use f32, or auto, which takes what the target has.",
         )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from onefold.codegen.narrow import PRODUCTS
 from onefold.dev.budget import SHARES, measure
 from onefold.dev.feed import Style
 from onefold.dev.feed.gather import gather
 from onefold.dev.measure import interleaved
+from onefold.options import PRODUCTS
 
 if TYPE_CHECKING:
     from onefold.forms import Program

@@ -16,7 +16,6 @@ import numpy as np
 from onefold.backends.cpu import Cpu
 from onefold.codegen.levels import Level, baseline, emit_levels, share
 from onefold.codegen.model import Sources, emit
-from onefold.codegen.narrow import check_precision
 from onefold.codegen.text import c_name, is_c_name
 from onefold.errors import (
     FallbackError,
@@ -30,7 +29,7 @@ from onefold.errors import (
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.ir import dims as sizes
 from onefold.ir.graph import Array, Graph
-from onefold.options import Options, check_optimize, check_threads
+from onefold.options import Options, check_optimize, check_precision, check_threads
 from onefold.plan import plan
 from onefold.plan.program import Program, used_constants
 from onefold.run import elf, emulator, toolchain
