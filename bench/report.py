@@ -102,6 +102,10 @@ def _head(results: dict[str, Any], nets: Sequence[dict[str, Any]]) -> str:
     rates = [r for net in nets for r in net["machine"]]
     kinds = [k for k in rates[0] if k != "read"]
     peak = ", ".join(f"{k} {statistics.median(r[k] for r in rates) / 1e9:.0f}" for k in kinds)
+    low, mid, high = (
+        q / 1e9 for q in statistics.quantiles([r["read"] for r in rates], n=4, method="inclusive")
+    )
+    read = f"Reading memory: {mid:.0f} GB/s (quartiles {low:.0f} and {high:.0f})."
     versions: dict[str, str] = {}
     for net in nets:
         for row in net["engines"].values():
@@ -110,7 +114,7 @@ def _head(results: dict[str, Any], nets: Sequence[dict[str, Any]]) -> str:
     threads = results["threads"]
     return (
         f"{m['cpu']}, {m['system']}, {results['precision']}, {threads} "
-        f"thread{'s' if threads > 1 else ''}, batch 1. GOP/s of one core: {peak}. {told}."
+        f"thread{'s' if threads > 1 else ''}, batch 1. GOP/s of one core: {peak}. {read} {told}."
     )
 
 
