@@ -21,7 +21,7 @@ FLOW = [
     ["errors", "events", "knobs", "defects", "options"],
     ["target"],
     ["ir"],
-    ["codegen.text"],  # names and literals of C: operators write C expressions
+    ["codegen.text", "codegen.tiles"],  # C expressions and shapes of tiles, for operators too
     ["ops"],
     ["codegen"],  # loops, kernel families: what a plan chooses from
     ["passes"],

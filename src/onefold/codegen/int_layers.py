@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onefold.codegen.tiles import Finish
+from onefold.codegen.tiling import Finish
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType

@@ -12,21 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onefold.codegen.family import Choice, Rendering
+from onefold.codegen.streams import STREAMED
+from onefold.codegen.sums import Sums, pack_bias
 from onefold.codegen.team import is_even
 from onefold.codegen.text import loop
-from onefold.codegen.tiles import (
-    STREAMED,
-    Group,
-    Machine,
-    Plane,
-    Run,
-    Sums,
-    Tiling,
-    choose_tile,
-    groups_of,
-    lane_check,
-    pack_bias,
-)
+from onefold.codegen.tiles import Group, Machine, Run, choose_tile, groups_of, lane_check
+from onefold.codegen.tiling import Plane, Tiling
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node

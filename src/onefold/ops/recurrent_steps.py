@@ -8,12 +8,13 @@ gates, computed for a few vectors of hidden units as soon as their sums are ther
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from onefold.codegen.text import loop
+from onefold.codegen.tiles import Group, groups_of, lane_check, padded
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node, Origin, Value
@@ -22,15 +23,6 @@ from onefold.ops.base import Code, Lowering, Op, Refusal, operator, registry
 from onefold.ops.recurrent import Function, Places, Recurrent, activation
 
 SUMS = 8  # vectors of sums at once, OF_MAX_B
-
-
-@dataclass(frozen=True)
-class Group:
-    """Vectors of hidden units: `count` times `vectors` of them from vector `first` on."""
-
-    first: int
-    vectors: int
-    count: int
 
 
 @operator
@@ -74,7 +66,7 @@ class RecurrentSteps(Op):
     @property
     def padded(self) -> int:
         """Hidden units of whole vectors."""
-        return -(-self.hidden // self.lanes) * self.lanes
+        return padded(self.hidden, self.lanes)
 
     @property
     def width(self) -> int:
@@ -82,13 +74,8 @@ class RecurrentSteps(Op):
         return self.made().gates * self.padded
 
     def groups(self, gates: Sequence[int]) -> list[Group]:
-        """The vectors of hidden units whose gates are summed at once; a last vector that is not
-        full lies in a group that comes once."""
-        blocks, each = self.padded // self.lanes, max(SUMS // len(gates), 1)
-        full = blocks if self.padded == self.hidden else blocks - 1
-        whole = full // each
-        found = [Group(0, each, whole), Group(whole * each, blocks - whole * each, 1)]
-        return [g for g in found if g.vectors * g.count]
+        """The vectors of hidden units whose gates are summed at once."""
+        return groups_of(self.hidden, self.lanes, max(SUMS // len(gates), 1))
 
     def columns(self, w: Array) -> Array:
         """Gates [..., G * H] as the products of the input have them, [..., blocks * G * lanes]."""
@@ -164,7 +151,7 @@ class RecurrentSteps(Op):
 
     def lower(self, k: Lowering) -> Code:
         batch = k.y().shape[0] if self.layout else k.y().shape[2]
-        lines = [f'_Static_assert(OF_LANES == {self.lanes}, "made for other vectors");']
+        lines = [lane_check(self.lanes)]
         rows: Dim = 0
         if not k.has(4):
             lines += ["float *const none = (float *)s;",
@@ -242,9 +229,8 @@ class RecurrentSteps(Op):
         ]
         if self.made().states == 2:
             body.append(f"float *const c = y2 + {state} + u;")
-        over = max((g.first + g.vectors * g.count) * lanes - h, 0)
-        full = g.vectors - 1 if over else g.vectors
-        for first, end, used in ((0, full, lanes), (full, g.vectors, lanes - over)):
+        full = g.vectors if g.tail == lanes else g.vectors - 1
+        for first, end, used in ((0, full, lanes), (full, g.vectors, g.tail)):
             if first < end:
                 inner = ["OF_SIMD", *loop("l", str(used), self._gates(k, gates, d))]
                 body += ["OF_UNROLL", *loop("v", str(end), inner, str(first))]

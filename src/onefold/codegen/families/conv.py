@@ -9,17 +9,9 @@ import numpy as np
 
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
-from onefold.codegen.tiles import (
-    Machine,
-    Plane,
-    Sums,
-    Tile,
-    pack_bias,
-    pack_weights,
-    padded,
-    sums_body,
-    tiles_for,
-)
+from onefold.codegen.sums import Sums, pack_bias, pack_weights, sums_body
+from onefold.codegen.tiles import Machine, Tile, padded, tiles_for
+from onefold.codegen.tiling import Plane
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node

@@ -11,22 +11,19 @@ import numpy as np
 from onefold.codegen.families.depthwise import widths
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_layers import Layer, layer_of
+from onefold.codegen.streams import STREAMED
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import (
-    STREAMED,
     Machine,
-    Older,
-    Overlapped,
-    Plane,
     Run,
     Tile,
-    Tiling,
     groups_of,
     lane_check,
     padded,
     runs_of,
     tiles_for,
 )
+from onefold.codegen.tiling import Older, Overlapped, Plane, Tiling
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node

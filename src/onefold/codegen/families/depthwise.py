@@ -10,18 +10,9 @@ import numpy as np
 from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
-from onefold.codegen.tiles import (
-    Machine,
-    Plane,
-    Run,
-    Sums,
-    Tile,
-    Tiling,
-    end_cycles,
-    lane_check,
-    pack_bias,
-    runs_of,
-)
+from onefold.codegen.sums import Sums, pack_bias
+from onefold.codegen.tiles import Machine, Run, Tile, end_cycles, lane_check, runs_of
+from onefold.codegen.tiling import Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.tiles import (
-    Machine,
-    Plane,
-    Sums,
-    Tile,
-    block_of_row,
-    pack_bias,
-    pack_weights,
-    sums_body,
-    tiles_for,
-)
+from onefold.codegen.sums import Sums, block_of_row, pack_bias, pack_weights, sums_body
+from onefold.codegen.tiles import Machine, Tile, tiles_for
+from onefold.codegen.tiling import Plane
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node

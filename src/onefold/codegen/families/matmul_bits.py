@@ -7,17 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.sums import pack_bias
 from onefold.codegen.team import parts_for
-from onefold.codegen.tiles import (
-    Machine,
-    Plane,
-    Run,
-    Tile,
-    Tiling,
-    groups_of,
-    lane_check,
-    pack_bias,
-)
+from onefold.codegen.tiles import Machine, Run, Tile, groups_of, lane_check
+from onefold.codegen.tiling import Plane, Tiling
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node

@@ -7,19 +7,10 @@ from collections.abc import Sequence
 
 from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.sums import Sums, block_of_row, pack_bias, sums_body
 from onefold.codegen.team import parts_for
-from onefold.codegen.tiles import (
-    Machine,
-    Plane,
-    Sums,
-    Tile,
-    block_of_row,
-    groups_of,
-    pack_bias,
-    shares_batches,
-    sums_body,
-    tiles_for,
-)
+from onefold.codegen.tiles import Machine, Tile, groups_of, tiles_for
+from onefold.codegen.tiling import Plane, shares_batches
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node

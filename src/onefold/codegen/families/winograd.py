@@ -15,18 +15,16 @@ import numpy as np
 from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
+from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, share_of
+from onefold.codegen.sums import pack_bias, pack_weights
 from onefold.codegen.team import parts_for
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import (
-    STEP,
-    STREAMED,
     Machine,
     Tile,
     choose_tile,
     groups_of,
     lane_check,
-    pack_bias,
-    pack_weights,
     runs_of,
     tiles_for,
 )
@@ -269,14 +267,12 @@ class _Winograd:
             inner: list[str] = []
             before = 0  # tiles of the runs before
             for run in runs:
-                ahead = "OF_NO_STREAM"
+                ahead = NO_STREAM
                 if self.weight_bytes >= STREAMED:
                     number = f"{before} + t" if run.count != 1 else str(before)
-                    ahead = (
-                        f"of_share({number}, {passes}, {-(-self.ic // STEP)}, "
-                        f"{4 * g.vectors * lanes * self.ic}, wq + (b + {g.vectors}) * "
-                        f"{lanes * self.ic})"
-                    )
+                    steps, size = -(-self.ic // STEP), 4 * g.vectors * lanes * self.ic
+                    after = f"wq + (b + {g.vectors}) * {lanes * self.ic}"
+                    ahead = share_of(number, passes, steps, size, after)
                 assert isinstance(run.count, int)
                 before += run.count
                 at = f"(t * {run.width} + {run.first})" if run.count != 1 else str(run.first)
