@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from copy import copy
 
-from onefold.codegen.families.conv_int import SLACK, Form, IntKernel
 from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.int_kernel import SLACK, Form, IntKernel
 from onefold.codegen.int_layers import Layer, product_of
 from onefold.codegen.text import loop
 from onefold.codegen.tiles import Machine, Run, Tile, groups_of, tiles_for

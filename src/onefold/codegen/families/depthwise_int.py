@@ -1,0 +1,145 @@
+"""Integer depthwise convolutions (of_conv_int.h)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from onefold.codegen.families.depthwise import widths
+from onefold.codegen.family import Choice, Family, Rendering
+from onefold.codegen.int_kernel import Form, IntKernel, find, form_of
+from onefold.codegen.int_layers import Layer
+from onefold.codegen.tiles import Machine, Run, Tile, padded
+from onefold.ir import dims
+from onefold.ir.dims import Dim
+from onefold.ir.graph import Array, Node
+from onefold.options import Options
+from onefold.target import Target
+
+
+class IntDepthwise(Family):
+    """One vector of channels times T columns: dot products of taps, or products of i16."""
+
+    name = "conv_depthwise_int"
+    ops = ("QuantDepthwiseConv2D", "QConv")
+    blocks = True
+
+    def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
+        layer = find(node, target)
+        if isinstance(layer, str):
+            return layer
+        if not layer.depthwise:
+            return "it is not one channel to one channel"
+        if layer.kernel[1] > 15:
+            return "its window is too wide to be unrolled"
+        if not _Taps.fit(layer, target):
+            return _Products(layer, target).choices()
+        taps = _Taps(layer, target).choices()
+        return taps if options.goal == "latency" else taps + _Products(layer, target).choices()
+
+
+class _ByChannel(IntKernel):
+    """One vector of channels times some columns."""
+
+    name: str
+    speed: int  # products in a cycle
+    stored: int  # bytes of packed weights
+
+    def choices(self) -> list[Choice]:
+        return [self._choice(w) for w in widths(self.columns, self.m.registers - 2)]
+
+    def _choice(self, width: int) -> Choice:
+        node = self.layer.node
+        return Choice(
+            f"{self.name}_{width}", node, (self.layer.x,), self.packed,
+            partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
+            node.op.macs(node) / self.speed, stored=self.stored,
+        )  # fmt: skip
+
+    def packed(self) -> tuple[Array, ...]:
+        raise NotImplementedError
+
+    def render(self, tile: Tile, r: Rendering) -> str:
+        raise NotImplementedError
+
+
+class _Taps(_ByChannel):
+    """Four taps of sixteen channels at a time."""
+
+    name, speed = f"{IntDepthwise.name}_u8", 64
+
+    def __init__(self, layer: Layer, target: Target) -> None:
+        super().__init__(layer, target, Form(4, "u8"), 16, apart=True)
+        self.groups = -(-layer.kernel[1] // 4)
+        self.share = (4 * self.groups - layer.kernel[1]) // layer.strides[1] + 1
+        self.stored = self.image.blocks * 16 * (4 * layer.kernel[0] * self.share * self.groups + 8)
+
+    @staticmethod
+    def fit(layer: Layer, target: Target) -> bool:
+        return form_of(target, layer.weights).kind == "u8" and layer.dilations == (1, 1)
+
+    def packed(self) -> tuple[Array, ...]:
+        kh, kw = self.layer.kernel
+        blocks, width = self.image.blocks, self.groups * 4
+        full = np.zeros((blocks * 16, kh, self.share, width), np.int8)
+        for s in range(self.share):
+            first = s * self.layer.strides[1]
+            full[: self.channels, :, s, first : first + kw] = self.layer.weights[:, :, :, 0]
+        parts = full.reshape(blocks, 16, kh, self.share, self.groups, 4)
+        return (parts.transpose(0, 2, 3, 4, 1, 5).reshape(-1), *self.ends())
+
+    def render(self, tile: Tile, r: Rendering) -> str:
+        w, bias = r.pointers[1:3]
+        i, t = self.image, self.layer
+        fields = (t.kernel[0], *t.strides, i.cols * 16, self.groups, self.share)
+        size = t.kernel[0] * self.share * self.groups * 64
+
+        def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            return (
+                f"of_depthwise_dot_tile(k, {t.width}, {r.dim(row)}, {r.dim(column)}, "
+                f"p + {r.dim(dims.mul(block, i.block))}, {w} + {r.dim(dims.mul(block, size))}, "
+                f"{bias} + {r.dim(dims.mul(block, 16))}, acc);"
+            )
+
+        head = f"const struct of_depthwise_dot k = {{{', '.join(map(str, fields))}}};\n"
+        return head + self.body(r, tile, call)
+
+
+class _Products(_ByChannel):
+    """Products of i16, a tap at a time."""
+
+    name = IntDepthwise.name
+
+    def __init__(self, layer: Layer, target: Target) -> None:
+        m = Machine.of(target)
+        assert m is not None
+        super().__init__(layer, target, Form(2, "i16"), m.lanes)
+        self.speed = m.lanes
+        self.stored = padded(self.channels, m.lanes) * (2 * int(np.prod(layer.kernel)) + 8)
+
+    def packed(self) -> tuple[Array, ...]:
+        weights = self.layer.weights.reshape(self.channels, -1).T
+        lanes, taps = self.m.lanes, len(weights)
+        blocks = -(-self.channels // lanes)
+        full = np.zeros((taps, blocks * lanes), np.int16)
+        full[:, : self.channels] = weights
+        packed = full.reshape(taps, blocks, lanes).transpose(1, 0, 2).reshape(-1)
+        return (packed, *self.ends())
+
+    def render(self, tile: Tile, r: Rendering) -> str:
+        w, bias = r.pointers[1:3]
+        i, lanes, t = self.image, self.m.lanes, self.layer
+        taps = t.kernel[0] * t.kernel[1]
+        fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2, 0)
+
+        def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            return (
+                f"of_depthwise_int_tile(k, {t.width}, {r.dim(row)}, {r.dim(column)}, "
+                f"p + {r.dim(dims.mul(block, lanes))}, "
+                f"{w} + {r.dim(dims.mul(block, lanes * taps))}, "
+                f"{bias} + {r.dim(dims.mul(block, lanes))}, acc);"
+            )
+
+        head = f"const struct of_conv_int k = {{{', '.join(map(str, fields))}}};\n"
+        return head + self.body(r, tile, call)
