@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onefold.codegen.tiling import Finish
+from onefold.codegen.tiling import Finish, Index
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType
@@ -18,7 +18,6 @@ from onefold.ops.quant_conv import QuantContraction, QuantDepthwiseConv2D, Quant
 from onefold.ops.quantized import BIAS, MULTIPLIER, W_ZERO, X_ZERO, Y_ZERO, QConv, QMatMul
 
 Pair = tuple[int, int]
-Index = Callable[[Dim, Dim, Dim, Dim], Sequence[Dim]]
 
 FAR = 2.0**30  # scaled sums beyond it do not fit the conversion to i32
 

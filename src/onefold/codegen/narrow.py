@@ -1,7 +1,8 @@
 """Layers of f32 computed in bf16 or f16, with sums in f32 (of_conv_narrow.h, of_narrow_tiles.h).
 
 A band of the input at a time is rounded into scratch memory, in the order that the products want,
-and then met by weights that were rounded at compile time. What is stored stays f32.
+and then met by weights that were rounded at compile time. Results are f32 or, where all who read
+them round them anyway, lie in memory as bf16.
 """
 
 from __future__ import annotations
@@ -15,9 +16,18 @@ from onefold.codegen.family import Choice, Rendering
 from onefold.codegen.streams import STREAMED
 from onefold.codegen.sums import Sums, pack_bias
 from onefold.codegen.team import is_even
-from onefold.codegen.text import loop
-from onefold.codegen.tiles import Group, Machine, Run, choose_tile, groups_of, lane_check
-from onefold.codegen.tiling import Plane, Tiling
+from onefold.codegen.text import Ends, braced, loop, loop_over
+from onefold.codegen.tiles import (
+    Group,
+    Machine,
+    Run,
+    choose_tile,
+    groups_of,
+    lane_check,
+    padded,
+    tiles_of,
+)
+from onefold.codegen.tiling import Held, Index, Plane, Tiling, stored
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -51,7 +61,7 @@ class Layer:
     columns: int
     weights: Callable[[], Array]  # [channels, input channels, kh, kw]
     bias: Array | None
-    index: Callable[[Dim, Dim, Dim, Dim], Sequence[Dim]]
+    index: Index
 
     def dense(self) -> Layer:
         """A window of one element without steps: they are the input's."""
@@ -163,7 +173,7 @@ class _Narrow:
         t, lanes = self.layer, self.m.lanes
         w = t.weights()
         oc, ic, kh, kw = w.shape
-        wide = np.zeros((-(-oc // lanes) * lanes, self.blocks * self.col, kh, kw), np.float32)
+        wide = np.zeros((padded(oc, lanes), self.blocks * self.col, kh, kw), np.float32)
         wide[:oc, :ic] = w
         if self.runs:  # a row of the window, its columns of channels
             wide = wide.transpose(0, 2, 3, 1).reshape(len(wide), 1, kh, 1, -1)
@@ -218,9 +228,8 @@ class _Narrow:
                 continue
             some = [*self._prepared(r, n, size, first), *self._tiles(r, n, size, first)]
             some += r.team.wait() if r.team.parts > 1 and again else []
-            lines += loop(bands.name, str(count), some) if count > 1 else ["{", *_in(some), "}"]
-        if t.batches > 1:
-            lines = loop(batch.name, str(t.batches), lines)
+            lines += loop(bands.name, str(count), some) if count > 1 else braced(some)
+        lines = loop_over(batch, r.dim, lines)
         head = [lane_check(self.m.lanes), f"uint16_t *const p = (uint16_t *){r.pointers[-1]};"]
         return "\n".join([*head, *lines])
 
@@ -258,57 +267,6 @@ class _Narrow:
 
     def _tiles(self, r: Rendering, n: Dim, band: int, first: Dim) -> list[str]:
         raise NotImplementedError
-
-    def _store(
-        self, r: Rendering, g: Group, at: tuple[Dim, Dim, Dim, Dim], shape: tuple[int, int, int],
-        room: int,
-    ) -> list[str]:  # fmt: skip
-        """Stores `acc` [vectors][room][lanes]. at: batch, block, row, column of its first element;
-        shape: rows and columns of results, and columns of `acc` from one row to the next."""
-        n, block, row, column = at
-        rows, width, pitch = shape
-        lanes = self.m.lanes
-        full = g.vectors if g.tail == lanes else g.vectors - 1
-        out: list[str] = []
-        for first, count, used in ((0, full, lanes), (full, g.vectors - full, g.tail)):
-            if not count:
-                continue
-            b, y = counter(count, "i"), counter(rows, "i")
-            t, lane = counter(width, "i"), counter(used, "i")
-            vector = dims.add(first, index_of(b))
-            channel = dims.add(dims.mul(dims.add(block, vector), lanes), index_of(lane))
-            place = dims.add(row, index_of(y)), dims.add(column, index_of(t))
-            source = dims.add(dims.mul(index_of(y), pitch), index_of(t))
-            source = dims.mul(dims.add(dims.mul(vector, room), source), lanes)
-            source = dims.add(source, index_of(lane))
-            body = r.store(self.layer.index(n, channel, *place), f"acc[{r.dim(source)}]")
-            for k, c in enumerate((lane, t, y, b)):
-                if c.extent != 1:
-                    body = [(r.simd if k == 0 else "OF_UNROLL"), *loop(c.name, str(c.extent), body)]
-            out += body
-            if r.blocked and used < lanes:
-                pad = counter(lanes - used, "i")
-                ch = dims.mul(dims.add(block, vector), lanes)
-                ch = dims.add(ch, dims.add(index_of(pad), used))
-                to = r.dim(r.place(self.layer.index(n, ch, *place)))
-                clear = [f"{r.out}[{to}] = 0;"]
-                for c in (pad, t, y, b):
-                    clear = loop(c.name, str(c.extent), clear) if c.extent != 1 else clear
-                out += clear
-        return out
-
-
-def _in(lines: Sequence[str]) -> list[str]:
-    return ["  " + line for line in lines]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Tiles of `width` columns, `count` of them from column `first` on."""
-
-    first: int
-    width: int
-    count: int
 
 
 class _Tiles(_Narrow):
@@ -368,7 +326,7 @@ class _Tiles(_Narrow):
                     n = 2 if self._second(height, run.width) else 1
                     step = max(self.high * n * g.vectors, 8 * n + 10 * g.vectors)
                     each = step * steps + 40 * n * g.vectors + 1.5 * height * run.width * g.vectors
-                    total += g.count * count * run.count * each
+                    total += g.count * count * tiles_of([run]) * each
         return total * t.batches + self.moved + START
 
     def packed(self) -> tuple[Array, ...]:
@@ -384,11 +342,11 @@ class _Tiles(_Narrow):
         whole, rest = divmod(rows, self.together)
         return [(h, n) for h, n in ((self.together, whole), (rest, 1)) if h and n]
 
-    def _runs(self, columns: int) -> list[_Run]:
+    def _runs(self, columns: int) -> list[Run]:
         """Pairs of full tiles, and what is left over."""
         whole, rest = divmod(columns, 2 * HIGH)
-        out = [_Run(0, 2 * HIGH, whole)] if whole else []
-        return out + ([_Run(whole * 2 * HIGH, rest, 1)] if rest else [])
+        out = [Run(0, 2 * HIGH, whole)] if whole else []
+        return out + ([Run(whole * 2 * HIGH, rest, 1)] if rest else [])
 
     def _second(self, height: int, width: int) -> int:
         """Where the second tile begins; 0 where one suffices."""
@@ -404,18 +362,19 @@ class _Tiles(_Narrow):
         heights = self._heights(rows)
         runs = self._runs(columns)
         by_rows = team.parts > 1 and not is_even(pieces, team.parts) and len(heights) == 1
-        units = heights[0][1] if rows > 1 else runs[0].count
+        units = heights[0][1] if rows > 1 else tiles_of(runs[:1])
         by_rows = by_rows and is_even(units, team.parts)
         lines: list[str] = []
         if team.parts > 1:
             lines.append(team.bounds(r.dim(units if by_rows else pieces)))
         done = 0
-        across = sum(run.count for run in runs)
+        across = tiles_of(runs)
         passes = sum(count for _, count in heights) * across
         for g in groups:
             group = counter(g.count, "i")
             block = dims.add(dims.mul(index_of(group), g.vectors), g.first)
             inner: list[str] = []
+            ends: Ends | None
             start = before = 0
             for height, count in heights:
                 y = counter(count, "i")
@@ -430,18 +389,18 @@ class _Tiles(_Narrow):
                     ahead = self._ahead(r, g, block, number, passes)
                     at = (n, block, row, column)
                     tile = self._tile(r, g, at, base, (height, run.width), ahead)
+                    last = by_rows and rows == 1 and run.first  # what is left over
+                    tile = braced(tile, f"if (to == {r.dim(units)} && from < to)" if last else "")
                     ends = ("from", "to") if by_rows and rows == 1 and run.first == 0 else None
-                    if by_rows and rows == 1 and run.first:  # what is left over
-                        tile = [f"if (to == {r.dim(units)} && from < to) {{", *_in(tile), "}"]
-                    some += _loop(x.name, r.dim(run.count), tile, ends)
+                    some += loop_over(x, r.dim, tile, ends)
                 before += across * count
                 ends = ("from", "to") if by_rows and rows > 1 else None
-                inner += _loop(y.name, str(count), some, ends)
+                inner += loop_over(y, r.dim, some, ends)
             ends = None
             if team.parts > 1 and not by_rows:
                 share = f"{done}, 1, {g.count}"
                 ends = (f"of_tiles(from, {share})", f"of_tiles(to, {share})")
-            lines += _loop(group.name, str(g.count), inner, ends)
+            lines += loop_over(group, r.dim, inner, ends)
             done += g.count
         return lines
 
@@ -470,10 +429,11 @@ class _Tiles(_Narrow):
             f"{r.pointers[2]} + {r.dim(dims.mul(block, self.m.lanes))}, {ahead}, acc);"
         )
         place = (n, block, dims.add(row, base[0]), dims.add(column, base[1]))
+        held = Held("acc", room, width, height, self.pitch)
         return [
             f"float acc[{g.vectors * room * self.m.lanes}] __attribute__((aligned(64)));",
             call,
-            *self._store(r, g, place, (height, width, self.pitch), room),
+            *stored(r, self.m.lanes, self.layer.index, g, place, held),
         ]
 
 
@@ -518,9 +478,3 @@ class _Dots(_Narrow):
         plane = Plane(self.m.lanes, 1, t.channels, rows, columns, index)
         tiling = Tiling(plane, self.tile, r, call, lambda first, width: False)
         return tiling.body(()).split("\n")
-
-
-def _loop(name: str, count: str, body: Sequence[str], ends: tuple[str, str] | None) -> list[str]:
-    if ends is not None:
-        return loop(name, ends[1], body, ends[0])
-    return loop(name, count, body) if count != "1" else ["{", *_in(body), "}"]

@@ -26,6 +26,9 @@ from onefold.ir.scalar import (
 )
 from onefold.ir.types import TensorType
 
+Ends = tuple[str, str]
+"""C texts: the first of a range, and behind its last."""
+
 C_KEYWORDS = frozenset(
     """auto break case char const continue default do double else enum extern float for goto if
     inline int long register restrict return short signed sizeof static struct switch typedef union
@@ -390,12 +393,21 @@ def update(s: Reduce, name: str, text: str) -> str:
     return f"{name} = {name} {'&&' if s.kind == 'and' else '||'} {text};"
 
 
-def loop_over(c: dims.Sym, dim: Callable[[Dim], str], body: Sequence[str]) -> list[str]:
-    """A loop over a counter; the body alone where it takes one value only."""
+def loop_over(
+    c: dims.Sym, dim: Callable[[Dim], str], body: Sequence[str], ends: Ends | None = None
+) -> list[str]:
+    """A loop over a counter, or over those of its values that lie between `ends`; the body alone
+    where it takes one value only."""
     assert c.extent is not None
+    if ends is not None:
+        return loop(c.name, ends[1], body, ends[0])
     return list(body) if c.extent == 1 else loop(c.name, dim(c.extent), body)
 
 
 def loop(name: str, extent: str, body: Sequence[str], first: str = "0") -> list[str]:
-    inner = ["  " + line for line in body]
-    return [f"for (ix {name} = {first}; {name} < {extent}; {name}++) {{", *inner, "}"]
+    return braced(body, f"for (ix {name} = {first}; {name} < {extent}; {name}++)")
+
+
+def braced(body: Sequence[str], head: str = "") -> list[str]:
+    """Statements between braces, behind a head if there is one."""
+    return [f"{head} {{" if head else "{", *("  " + line for line in body), "}"]

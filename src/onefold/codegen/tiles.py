@@ -3,7 +3,7 @@ blocks of channels. Nothing here makes loops: those are in tiling.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -94,6 +94,11 @@ def runs_of(
     left, right = _inner(tiles, lambda k: is_edge is not None and is_edge(*tile(k)))
     ends = sorted({0, min(left, tiles), max(right, 0), min(big, tiles), tiles})
     return [Run(*tile(k), end - k, not left <= k < right) for k, end in pairwise(ends)]
+
+
+def tiles_of(runs: Sequence[Run]) -> int:
+    """How many tiles there are, at most."""
+    return sum(dims.upper(r.count) for r in runs)
 
 
 def _inner(tiles: int, edge: Callable[[int], bool]) -> tuple[int, int]:

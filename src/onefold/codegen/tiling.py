@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from onefold.codegen.family import Rendering
 from onefold.codegen.team import is_even
-from onefold.codegen.text import loop, loop_over
-from onefold.codegen.tiles import Group, Run, Tile, groups_of, runs_of
+from onefold.codegen.text import Ends, braced, loop, loop_over
+from onefold.codegen.tiles import Group, Run, Tile, groups_of, runs_of, tiles_of
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.scalar import counter, index_of
@@ -23,25 +23,24 @@ STRIP_BYTES = 8 << 10  # of their sums
 CONSTANT_EDGES = 4  # edge tiles up to this number are written out, each for its own column
 
 
+Index = Callable[[Dim, Dim, Dim, Dim], Sequence[Dim]]
+"""The index of an element of a result: (batch, channel, row, column)."""
+
+
 @dataclass(frozen=True)
 class Plane:
-    """What is computed: batches x channels x rows x columns; index maps (batch, channel, row,
-    column) to the index of an element of the result."""
+    """What is computed: batches x channels x rows x columns."""
 
     lanes: int
     batches: Dim
     channels: int
     rows: Dim
     columns: Dim
-    index: Callable[[Dim, Dim, Dim, Dim], Sequence[Dim]]
+    index: Index
 
 
 Call = Callable[[int, Run, Dim, Dim, Dim, Dim], str]
 """Text of the kernel call that fills `acc`: (vectors, run, batch, block, row, column)."""
-
-
-Ends = tuple[str, str]
-"""C texts: the first of a range, and behind its last."""
 
 
 Finish = Callable[[int, int, Dim, str, int], tuple[list[str], str, int]]
@@ -128,7 +127,7 @@ class Tiling:
         )  # fmt: skip
 
     def body(self, head: Sequence[str]) -> str:
-        p, shared, team = self.plane, self.shared, self.render.team
+        p, shared, team, dim = self.plane, self.shared, self.render.team, self.render.dim
         batch, row = counter(p.batches, "i"), counter(p.rows, "i")
         lines = self.before(index_of(batch)) if self.before else []
         apart = bool(lines) and shared in ("rows", "blocks")
@@ -142,12 +141,11 @@ class Tiling:
             some: list[str] = []
             if shared == "blocks":
                 ends = ("first", "end")
-                each = f"{self.render.dim(dims.mul(block, units))}, {g.vectors}, "
-                each += self.render.dim(units)
+                each = f"{dim(dims.mul(block, units))}, {g.vectors}, {dim(units)}"
                 some = [f"const ix first = of_tiles(from, {each}), end = of_tiles(to, {each});"]
             place = _Place(g, index_of(batch), block)
             runs = self._runs()
-            if self.parts and p.rows != 1 and _tiles(runs) <= STRIP:
+            if self.parts and p.rows != 1 and tiles_of(runs) <= STRIP:
                 inner = self._strips_of_rows(self.parts, runs, place, row, ends)
             else:
                 across = ends if p.rows == 1 else None
@@ -158,17 +156,17 @@ class Tiling:
                         if self.overlapped and r.count != 1
                         else self._run(r, index_of(row), place, self._whole(place), "", across)
                     )  # fmt: skip
-                inner = self._loop(row, inner, None if p.rows == 1 else ends)
+                inner = loop_over(row, dim, inner, None if p.rows == 1 else ends)
             if some and g.count == 1:
-                inner = ["{", *("  " + line for line in [*some, *inner]), "}"]
-            lines += self._loop(group, inner if g.count == 1 else [*some, *inner])
+                inner = braced([*some, *inner])
+            lines += loop_over(group, dim, inner if g.count == 1 else [*some, *inner])
         lines += team.wait() if apart and batch.extent != 1 else []
-        lines = self._loop(batch, lines, ("from", "to") if shared == "batches" else None)
+        lines = loop_over(batch, dim, lines, ("from", "to") if shared == "batches" else None)
         if shared:
             total = {"batches": p.batches, "rows": units}.get(shared)
             blocks = -(-p.channels // p.lanes)
             n = dims.mul(blocks, units) if total is None else total
-            lines = [team.bounds(self.render.dim(n)), *lines]
+            lines = [team.bounds(dim(n)), *lines]
         return "\n".join([*head, *lines])
 
     def _runs(self) -> list[Run]:
@@ -178,11 +176,6 @@ class Tiling:
         assert isinstance(columns, int)
         runs = runs_of(columns // unit, self.tile.columns // unit)
         return [Run(r.first * unit, r.width * unit, r.count) for r in runs]
-
-    def _loop(self, c: Sym, body: Sequence[str], ends: Ends | None = None) -> list[str]:
-        if ends is not None:
-            return loop(c.name, ends[1], body, ends[0])
-        return loop_over(c, self.render.dim, body)
 
     def _whole(self, at: _Place) -> Body:
         """A tile from its first product to its results."""
@@ -204,13 +197,10 @@ class Tiling:
     def _results(
         self, r: Run, at: _Place, acc: tuple[str, int], row: Dim, column: Dim
     ) -> list[str]:
-        g, lanes, lines = at.group, self.plane.lanes, list[str]()
-        full = g.vectors if g.tail == lanes else g.vectors - 1
-        for vectors, used in (((0, full), lanes), ((full, g.vectors - full), g.tail)):
-            if vectors[1]:
-                where = (at.batch, at.block, row, column)
-                lines += self._store(r, vectors, used, acc, *where)
-        return lines
+        """Stores a tile; acc: the array of sums or results, and columns that it has room for."""
+        place = (at.batch, at.block, row, column)
+        held = Held(*acc, r.width)
+        return stored(self.render, self.plane.lanes, self.plane.index, at.group, place, held)
 
     def _overlapping(self, r: Run, at: _Place, row: Dim, ends: Ends | None) -> list[str]:
         """Tiles of a run one after the other, each finishing the sums of the one before."""
@@ -233,13 +223,11 @@ class Tiling:
             f"int32_t *const acc = sums[{tile.name} & 1], *const old = sums[~{tile.name} & 1];",
             *self.overlapped(v, r, at.batch, at.block, row, here, "acc", older),
         ]
-        return [
-            "{",
-            f"  {self.ctype} sums[2][{self._size(r, at)}] __attribute__((aligned(64)));",
-            f"  const ix start = {low}, stop = {high};",
-            *("  " + x for x in loop(tile.name, "stop + (start < stop)", body, "start")),
-            "}",
-        ]
+        return braced([
+            f"{self.ctype} sums[2][{self._size(r, at)}] __attribute__((aligned(64)));",
+            f"const ix start = {low}, stop = {high};",
+            *loop(tile.name, "stop + (start < stop)", body, "start"),
+        ])  # fmt: skip
 
     def _in_parts(self, parts: Parts, at: _Place) -> tuple[Body, Body, Body]:
         """What fills a tile with the bias, adds a part to it, and makes results of it."""
@@ -297,7 +285,8 @@ class Tiling:
                 lines += self._run(r, index_of(row), at, body, where)
             return loop(row.name, "until", lines, "strip")
 
-        rows = _strip(self.plane.rows, min(STRIP // _tiles(runs), STRIP_BYTES // (4 * sum(sizes))))
+        most = min(STRIP // tiles_of(runs), STRIP_BYTES // (4 * sum(sizes)))
+        rows = _strip(self.plane.rows, most)
         ends = ends or ("0", self.render.dim(self.plane.rows))
         return self._strip(ends, rows, rows * sum(sizes), parts, each, self._in_parts(parts, at))
 
@@ -311,8 +300,8 @@ class Tiling:
             f"const ix until = of_min_ix(strip + {step}, {ends[1]});",
             *each(begin), *loop("part", str(parts.count), each(add)), *each(finish),
         ]  # fmt: skip
-        head = f"for (ix strip = {ends[0]}; strip < {ends[1]}; strip += {step}) {{"
-        return [head, *("  " + line for line in lines), "}"]
+        head = f"for (ix strip = {ends[0]}; strip < {ends[1]}; strip += {step})"
+        return braced(lines, head)
 
     def _is_apart(self, r: Run) -> bool:
         """Whether every tile of a run is written out, with its column as a constant."""
@@ -331,8 +320,8 @@ class Tiling:
             for k in range(r.count):
                 here = r.first + k * r.width
                 lines = body(r, row, here, f"{where} + {k * size}" if where else "")
-                head = f"if ({ends[0]} <= {here} && {here} < {ends[1]}) {{" if ends else "{"
-                out += [head, *("  " + line for line in lines), "}"]
+                head = f"if ({ends[0]} <= {here} && {here} < {ends[1]})" if ends else ""
+                out += braced(lines, head)
             return out
         t = counter(r.count, "i")
         if ends is not None:
@@ -340,7 +329,7 @@ class Tiling:
         if where and r.count != 1:
             where = f"{where} + {t.name} * {size}"
         lines = body(r, row, self._column(r, index_of(t)), where)
-        return self._loop(t, ["{", *("  " + line for line in lines), "}"], ends)
+        return loop_over(t, self.render.dim, braced(lines), ends)
 
     def _size(self, r: Run, at: _Place) -> int:
         """Sums in a tile."""
@@ -359,36 +348,51 @@ class Tiling:
         some = f"{dim(self._column(r, 0))}, {r.width}, {dim(r.count)}"
         return f"of_tiles({ends[0]}, {some})", f"of_tiles({ends[1]}, {some})"
 
-    def _store(
-        self, r: Run, vectors: tuple[int, int], used: int, acc: tuple[str, int],
-        n: Dim, block: Dim, row: Dim, column: Dim,
-    ) -> list[str]:  # fmt: skip
-        """Stores `vectors` (first, count) of the tile, `used` lanes of each; acc: the array of sums
-        or results, and the columns that it has room for."""
-        p, first, lanes = self.plane, vectors[0], self.plane.lanes
-        b, t, lane = counter(vectors[1], "i"), counter(r.width, "i"), counter(used, "i")
-        at = dims.add(dims.add(block, first), index_of(b))
-        channel = dims.add(dims.mul(at, lanes), index_of(lane))
-        index = p.index(n, channel, row, dims.add(column, index_of(t)))
-        where = dims.add(dims.mul(dims.add(index_of(b), first), acc[1]), index_of(t))
-        where = dims.add(dims.mul(where, lanes), index_of(lane))
-        body = self.render.store(index, f"{acc[0]}[{self.render.dim(where)}]")
-        for k, c in enumerate((lane, t, b)):
+
+@dataclass(frozen=True)
+class Held:
+    """An array [vectors][room][lanes] of the sums or results of a tile: `rows` rows of `columns`
+    columns, `pitch` columns from one row to the next."""
+
+    name: str
+    room: int
+    columns: int
+    rows: int = 1
+    pitch: int = 0
+
+
+def stored(
+    r: Rendering, lanes: int, index: Index, g: Group, at: tuple[Dim, Dim, Dim, Dim], held: Held
+) -> list[str]:
+    """Statements that store a tile of a group of channels; at: batch, block, row and column of its
+    first element."""
+    n, block, row, column = at
+    full = g.vectors if g.tail == lanes else g.vectors - 1
+    out: list[str] = []
+    for first, count, used in ((0, full, lanes), (full, g.vectors - full, g.tail)):
+        if not count:
+            continue
+        b, y = counter(count, "i"), counter(held.rows, "i")
+        t, lane = counter(held.columns, "i"), counter(used, "i")
+        vector = dims.add(first, index_of(b))
+        channel = dims.mul(dims.add(block, vector), lanes)
+        place = dims.add(row, index_of(y)), dims.add(column, index_of(t))
+        source = dims.add(dims.mul(index_of(y), held.pitch), index_of(t))
+        source = dims.mul(dims.add(dims.mul(vector, held.room), source), lanes)
+        text = f"{held.name}[{r.dim(dims.add(source, index_of(lane)))}]"
+        body = r.store(index(n, dims.add(channel, index_of(lane)), *place), text)
+        for k, c in enumerate((lane, t, y, b)):
             if c.extent != 1:
-                body = [(self.render.simd if k == 0 else "OF_UNROLL"), *self._loop(c, body)]
-        if not self.render.blocked or used == lanes:
-            return body
-        pad = counter(lanes - used, "i")
-        ch = dims.add(dims.mul(at, lanes), dims.add(index_of(pad), used))
-        target = self.render.place(p.index(n, ch, row, dims.add(column, index_of(t))))
-        clear = [f"{self.render.out}[{self.render.dim(target)}] = 0;"]
-        for c in (pad, t, b):
-            clear = self._loop(c, clear)
-        return [*body, *clear]
-
-
-def _tiles(runs: Sequence[Run]) -> int:
-    return sum(dims.upper(r.count) for r in runs)
+                body = [(r.simd if k == 0 else "OF_UNROLL"), *loop_over(c, r.dim, body)]
+        out += body
+        if r.blocked and used < lanes:
+            pad = counter(lanes - used, "i")
+            unused = dims.add(channel, dims.add(index_of(pad), used))
+            clear = [f"{r.out}[{r.dim(r.place(index(n, unused, *place)))}] = 0;"]
+            for c in (pad, t, y, b):
+                clear = loop_over(c, r.dim, clear)
+            out += clear
+    return out
 
 
 def _strip(units: Dim, most: int) -> int:
