@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -67,6 +68,15 @@ class DFT(Op):
         Case((((3, 16, 2), "f32"),), {"onesided": True, "inverse": True}),
         Case((((3, 8, 1), "f16"),), {"axis": 0}),
         Case((((2, 5, 1), "f32"), np.array(8, np.int64)), const=(1,)),
+        Case((((70, 24, 1), "f32"),), {"onesided": True}),  # signals at once, the last few again
+        Case((((9, 30, 1), "f32"),)),
+        Case((((2, 32, 9, 2), "f32"),)),
+        Case((((17, 9, 1), "f64"),), {"inverse": True, "onesided": True}),
+        Case((((1, 512, 1), "f32"),), {"onesided": True}),
+        Case((((1, 400, 1), "f32"),), {"onesided": True}),
+        Case((((1, 98, 2), "f32"),)),
+        Case((((3, 2, 1), "f32"),), {"onesided": True}),
+        Case((((2, 1, 1), "f32"),), {"onesided": True}),
     )
 
     def infer(self, n: Node) -> Sequence[TensorType]:
@@ -101,44 +111,39 @@ class DFT(Op):
     def lower(self, k: Lowering) -> Code:
         x, y, size = k.x(0), k.y(), self.length(k.node)
         axis = self.axis % len(x.shape)
-        inner = dims.product(x.shape[axis + 1 : -1])
-        kind, parts = x.dtype.compute, x.shape[-1]
-        own = k.dim(x.shape[axis])
-        read = [k.load(0, "p * " + str(parts)), k.load(0, "p * 2 + 1") if parts == 2 else "0"]
+        before, inner = dims.product(x.shape[:axis]), dims.product(x.shape[axis + 1 : -1])
+        kind, parts = x.dtype.compute, dims.upper(x.shape[-1])
+        own, outs = x.shape[axis], y.shape[axis]
         mirror = self.inverse and self.onesided
-        lines = _frame(kind.ctype, kind.name, size) + [
-            f"for (ix a = 0; a < {k.dim(dims.product(x.shape[:axis]))}; a++)",
-            f"for (ix b = 0; b < {k.dim(inner)}; b++) {{",
-            f"  for (ix j = 0; j < {size}; j++) {{",
-        ]
-        if mirror:
-            lines.append(f"    const bool back = j > {size // 2};")
-            lines.append(f"    const ix at = back ? {size} - j : j;")
-        else:
-            lines.append("    const ix at = j;")
-        lines += [
-            "    in[2 * j] = in[2 * j + 1] = 0;",
-            f"    if (at >= {own}) continue;",
-            f"    const ix p = (a * {own} + at) * {k.dim(inner)} + b;",
-            f"    in[2 * j] = {read[0]}; in[2 * j + 1] = {read[1]};",
-        ]
-        if mirror:
-            lines.append("    if (back) in[2 * j + 1] = -in[2 * j + 1];")
-        sign = "-1" if self.inverse else "1"
+
+        def element(part: int) -> str:
+            return k.load(0, f"p * {parts} + {part}") if part < parts else "0"
+
+        def read(j: str) -> tuple[list[str], str, str]:
+            at, lines = j, list[str]()
+            if mirror:
+                lines.append(f"const bool back = {j} > {size // 2};")
+                lines.append(f"const ix at = back ? {size} - {j} : {j};")
+                at = "at"
+            inside = f"{at} < {k.dim(own)}"
+            lines.append(
+                f"const ix p = (a * {k.dim(own)} + ({inside} ? {at} : 0)) * {k.dim(inner)} + b;"
+            )
+            im = f"back ? -{element(1)} : {element(1)}" if mirror else element(1)
+            return lines, f"{inside} ? {element(0)} : 0", f"{inside} ? ({im}) : 0"
+
         scale = f" * ({kind.ctype})(1.0 / {size})" if self.inverse else ""
-        outs = k.dim(y.shape[axis])
-        lines += [
-            "  }",
-            f"  of_dft_part_{kind.name}(out, in, work, table, {size}, 1, {size}, {sign});",
-            f"  for (ix j = 0; j < {outs}; j++) {{",
-            f"    const ix p = (a * {outs} + j) * {k.dim(inner)} + b;",
-        ]
-        if mirror:
-            lines.append("    " + k.store(0, "p", f"out[2 * j]{scale}"))
-        else:
-            lines.append("    " + k.store(0, "2 * p", f"out[2 * j]{scale}"))
-            lines.append("    " + k.store(0, "2 * p + 1", f"out[2 * j + 1]{scale}"))
-        return Code("\n".join([*lines, "  }", "}"]), ("of_dft.h",), 8 * size * kind.bytes)
+
+        def write(j: str, re: str, im: str) -> list[str]:
+            at = f"((a * {k.dim(outs)} + {j}) * {k.dim(inner)} + b)"
+            if mirror:
+                return [k.store(0, at, re + scale)]
+            return [k.store(0, f"2 * {at}", re + scale), k.store(0, f"2 * {at} + 1", im + scale)]
+
+        signals = [f"const ix a = o / {k.dim(inner)}, b = o % {k.dim(inner)};"]
+        count = dims.mul(before, inner)
+        t = _Transforms(kind, size, count, outs, parts == 1 and not self.inverse, self.inverse)
+        return t.code(k, signals, read, write)
 
     @classmethod
     def from_onnx(cls, n: OnnxNode, b: Builder) -> Sequence[Value]:
@@ -161,13 +166,77 @@ def _constant(n: OnnxNode, b: Builder, i: int, what: str) -> int:
         n.arg(i).uses.remove(probe)
 
 
-def _frame(ctype: str, name: str, size: int) -> list[str]:
-    """C statements: the scratch of one transform, its table made."""
-    return [
-        f"{ctype} *const table = ({ctype} *)s, *const in = table + {2 * size};",
-        f"{ctype} *const out = in + {2 * size}, *const work = out + {2 * size};",
-        f"of_dft_table_{name}(table, {size});",
-    ]
+LANES = 16  # signals at once, at most
+MANY = (
+    4  # times as many signals as are transformed at once: then their scratch is little beside them
+)
+
+Read = Callable[[str], tuple[list[str], str, str]]
+Write = Callable[[str, str, str], list[str]]
+
+
+@dataclass(frozen=True)
+class _Transforms:
+    """Transforms of `count` signals of `size` points, of which `outs` are wanted; real: the signals
+    are."""
+
+    kind: dtypes.DType
+    size: int
+    count: Dim
+    outs: Dim
+    real: bool
+    inverse: bool
+
+    def code(self, k: Lowering, signal: Sequence[str], read: Read, write: Write) -> Code:
+        """signal: statements that make what stands for signal `o`; read(j): statements, and the
+        real and imaginary part of its point j; write(j, re, im): statements that store those.
+
+        Two neighbours of a real signal are one complex point of a transform of half the size."""
+        size, t, name = self.size, self.kind.ctype, self.kind.name
+        lanes = LANES
+        while lanes > 1 and not (isinstance(self.count, int) and self.count >= MANY * lanes):
+            lanes //= 2
+        halved = self.real and size % 2 == 0
+        points = size // 2 if halved else size
+        room = 2 * lanes * (points + 1)
+        outs, count = k.dim(self.outs), k.dim(self.count)
+
+        def each(body: Sequence[str], points: str) -> list[str]:
+            some = ["const ix o = of_min_ix(g + l, last);", *signal] if lanes > 1 else [
+                "const ix o = g;", *signal]  # fmt: skip
+            inner = [f"  for (ix j = 0; j < {points}; j++) {{", *_indented(body, 4), "  }"]
+            return [f"for (ix l = 0; l < {lanes}; l++) {{", *_indented(some), *inner, "}"]
+
+        lines, re, im = read("j")
+        if halved:
+            fill = [*lines, f"in[(j % 2 * {points} + j / 2) * {lanes} + l] = {re};"]
+        else:
+            fill = [*lines, f"in[j * {lanes} + l] = {re};"]
+            fill.append(f"in[({points} + j) * {lanes} + l] = {im};")
+        sign = -1 if self.inverse else 1
+        run = [f"const {t} *z = of_dft_{name}(in, work, table, {points}, {lanes}, {size}, {sign});"]
+        to = f"z[j * {lanes} + l]", f"z[({points} + j) * {lanes} + l]"
+        if halved:
+            run.append(f"z = of_dft_real_{name}(z, z == in ? work : in, table, {size}, {lanes});")
+            both = not isinstance(self.outs, int) or self.outs > points + 1
+            at = f"(j > {points} ? {size} - j : j)" if both else "j"
+            to = f"z[{at} * {lanes} + l]", f"z[({points + 1} + {at}) * {lanes} + l]"
+            if both:
+                to = to[0], f"(j > {points} ? -{to[1]} : {to[1]})"
+        text = [
+            f"{t} *const table = ({t} *)s, *const in = table + {2 * size};",
+            f"{t} *const work = in + {room};",
+            f"of_dft_table_{name}(table, {size});",
+            *([f"const ix last = {count} - 1;"] if lanes > 1 else []),
+            f"for (ix g = 0; g < {count}; g += {lanes}) {{",
+            *_indented([*each(fill, str(size)), *run, *each(write("j", *to), outs)]),
+            "}",
+        ]
+        return Code("\n".join(text), ("of_dft.h",), (2 * size + 2 * room) * self.kind.bytes)
+
+
+def _indented(lines: Sequence[str], by: int = 2) -> list[str]:
+    return [" " * by + line for line in lines]
 
 
 @operator
@@ -183,6 +252,7 @@ class STFT(Op):
              {"onesided": False}, const=(1, 3)),
         Case((((1, 21, 1), "f64"), np.array(4, np.int64), ((7,), "f64"), np.array(7, np.int64)),
              const=(1, 3)),
+        Case((((2, 96, 1), "f32"), np.array(5, np.int64), ((12,), "f32")), const=(1,)),
     )  # fmt: skip
 
     def geometry(self, n: Node) -> tuple[int, int]:
@@ -227,24 +297,21 @@ class STFT(Op):
         step, size = self.geometry(k.node)
         kind = x.dtype.compute
         parts = x.shape[2] if len(x.shape) == 3 else 1
-        weight = k.load(2, "j") if k.has(2) else "1"
-        imaginary = k.load(0, "2 * p + 1") if parts == 2 else "0"
-        frames, bins = k.dim(y.shape[1]), k.dim(y.shape[2])
-        lines = [
-            *_frame(kind.ctype, kind.name, size),
-            f"for (ix a = 0; a < {k.dim(x.shape[0])}; a++)",
-            f"for (ix f = 0; f < {frames}; f++) {{",
-            f"  for (ix j = 0; j < {size}; j++) {{",
-            f"    const ix p = a * {k.dim(x.shape[1])} + f * {step} + j;",
-            f"    const {kind.ctype} w = {weight};",
-            f"    in[2 * j] = w * {k.load(0, f'{parts} * p')}; in[2 * j + 1] = w * {imaginary};",
-            "  }",
-            f"  of_dft_part_{kind.name}(out, in, work, table, {size}, 1, {size}, 1);",
-            f"  for (ix j = 0; j < 2 * {bins}; j++)",
-            "    " + k.store(0, f"(a * {frames} + f) * 2 * {bins} + j", "out[j]"),
-            "}",
-        ]
-        return Code("\n".join(lines), ("of_dft.h",), 8 * size * kind.bytes)
+        frames, bins = y.shape[1], y.shape[2]
+
+        def read(j: str) -> tuple[list[str], str, str]:
+            lines = [f"const ix p = a * {k.dim(x.shape[1])} + f * {step} + {j};"]
+            weight = f"{k.load(2, j)} * " if k.has(2) else ""
+            im = f"{weight}{k.load(0, '2 * p + 1')}" if parts == 2 else "0"
+            return lines, f"{weight}{k.load(0, f'{parts} * p')}", im
+
+        def write(j: str, re: str, im: str) -> list[str]:
+            at = f"2 * (o * {k.dim(bins)} + {j})"
+            return [k.store(0, at, re), k.store(0, f"{at} + 1", im)]
+
+        signals = [f"const ix a = o / {k.dim(frames)}, f = o % {k.dim(frames)};"]
+        count = dims.mul(x.shape[0], frames)
+        return _Transforms(kind, size, count, bins, parts == 1, False).code(k, signals, read, write)
 
 
 @operator
