@@ -404,6 +404,10 @@ def int_net() -> Net:
     for k in (1, 7, 64, 640):
         quantized(net, QuantFullyConnected, (3, k), (17, k), 17, zero_x=-3, zero_y=9)
     quantized(net, QuantFullyConnected, (1, 9), (6, 9), 6, "u8")
+    for c in (1, 8, 15, 16, 17, 33):  # depthwise, of one channel
+        quantized(net, QuantDepthwiseConv2D, (1, 9, 7, 1), (1, 5, 4, c), c, zero_x=-128,
+                  strides=(2, 1), pads=(2, 1, 2, 2))
+    quantized(net, QuantDepthwiseConv2D, (2, 9, 7, 1), (1, 3, 3, 8), 8, "u8", dilations=(2, 1))
     return net
 
 

@@ -29,7 +29,7 @@ class IntConv(Family):
     """Dot products of runs of the window's rows with packed weights."""
 
     name = "conv_int"
-    ops = ("QuantConv2D", "QuantFullyConnected", "QConv", "QMatMul")
+    ops = ("QuantConv2D", "QuantDepthwiseConv2D", "QuantFullyConnected", "QConv", "QMatMul")
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
