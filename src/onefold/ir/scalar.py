@@ -302,7 +302,7 @@ _counter = itertools.count()
 def counter(extent: Dim, hint: str = "r") -> dims.Sym:
     """A fresh loop counter 0 <= r < extent."""
     hi = max(dims.upper(extent) - 1, 0)
-    return dims.Sym(f"{hint}{next(_counter)}", 0, hi, extent)
+    return dims.Sym(f"{hint}{next(_counter):07}", 0, hi, extent)
 
 
 def index_of(c: dims.Sym) -> Dim:
@@ -336,7 +336,7 @@ def loaded(value: Scalar, extent: Dim, *, check: bool = True, wrap: bool = True)
     if check:
         fn = "index_wrap" if wrap else "index_check"
         s = Call(fn, (s, Index(extent)), dtypes.i64)
-    return dims.atom(dims.Loaded(f"at{next(_counter)}", s, 0, hi))
+    return dims.atom(dims.Loaded(f"at{next(_counter):07}", s, 0, hi))
 
 
 class TensorExpr:
