@@ -25,6 +25,12 @@ from onefold.ops.activation import Relu, Sigmoid
 from onefold.ops.base import Op
 from onefold.ops.conv import Conv, ConvTranspose
 from onefold.ops.elementwise import Add, Mul
+from onefold.ops.hybrid import (
+    DynamicQuantize,
+    HybridConv2D,
+    HybridDepthwiseConv2D,
+    HybridMatMul,
+)
 from onefold.ops.matmul import Gemm, MatMul
 from onefold.ops.movement import Concat
 from onefold.ops.nbits import MatMulNBits
@@ -424,6 +430,51 @@ def int_depthwise_net() -> Net:
     return net
 
 
+def hybrid(
+    net: Net, op: Op, x: tuple[int, ...], w: tuple[int, ...], channels: int, fixed: bool = False
+) -> Value:
+    """A hybrid layer of an input of integers; fixed: of one that is quantized around zero."""
+    rng, k = net.rng, net.builder
+    if fixed:
+        q, scale, zero = k.ops(DynamicQuantize(), net.input(*x))
+    else:
+        q, scale = net.integers(*x), net.input(x[0])
+        zero = Value(f"x{len(net.feeds)}", TensorType((x[0],), dtypes.i32))
+        net.graph.inputs.append(zero)
+        net.feeds.append(rng.integers(-128, 128, x[0]).astype(np.int32))
+    weights = k.const(rng.integers(-127, 128, w).astype(np.int8))
+    bias = net.const(channels) if channels % 2 else None
+    factor = k.const(rng.uniform(0.01, 0.02, channels if channels % 3 else 1).astype(np.float32))
+    return net.op(op, q, weights, bias, scale, zero, factor)
+
+
+def hybrid_net() -> Net:
+    """Floats made integers: with one zero point for each batch, and around zero."""
+    net = Net(29)
+    for oc in (1, 2, 15, 16, 17, 33):
+        net.output(hybrid(net, HybridConv2D(pads=(1, 2, 0, 1)), (2, 5, 6, 5), (oc, 3, 2, 5), oc))
+        net.output(hybrid(net, HybridConv2D(), (1, 4, 9, 16), (oc, 1, 1, 16), oc, oc > 2))
+        y = hybrid(net, HybridConv2D(strides=(2, 1)), (1, 7, 7, 4), (oc, 3, 3, 4), oc, True)
+        net.output(net.op(Relu(), y))
+    for k in (1, 4, 7, 64, 130):
+        for n in (1, 2):
+            net.output(hybrid(net, HybridMatMul(), (n, k), (17, k), 17, n > 1))
+    net.output(hybrid(net, HybridConv2D(dilations=(2, 3)), (2, 9, 9, 3), (6, 3, 2, 3), 6))
+    op = HybridDepthwiseConv2D(pads=(1, 1, 1, 1))
+    net.output(hybrid(net, op, (1, 5, 6, 1), (1, 3, 3, 8), 8))
+    return net
+
+
+def hybrid_depthwise_net() -> Net:
+    net = Net(31)
+    op = HybridDepthwiseConv2D
+    for c in (1, 8, 15, 16, 17):
+        net.output(hybrid(net, op(pads=(1, 1, 0, 2)), (2, 5, 9, c), (1, 3, 3, c), c))
+        net.output(hybrid(net, op(strides=(2, 2)), (1, 9, 8, c), (1, 5, 5, c), c, True))
+    net.output(hybrid(net, op(dilations=(2, 1)), (1, 9, 8, 6), (1, 3, 3, 6), 6))
+    return net
+
+
 def q_conv(
     net: Net, x: Value, w: tuple[int, ...], kind: str = "u8", zero: int = 99, **attrs: Any
 ) -> Value:
@@ -559,6 +610,7 @@ NETS = {
     "q_conv": q_conv_net, "q_tiles": q_tiles_net, "q_depthwise": q_depthwise_net,
     "lookup": lookup_net, "matmul_both_int": q_both_net,
     "conv_int": int_net, "conv_depthwise_int": int_depthwise_net,
+    "hybrid": hybrid_net, "hybrid_depthwise": hybrid_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
     "matmul_packed": matmul_net, "matmul_both": both_net, "recurrent": recurrent_net,
@@ -569,6 +621,8 @@ NETS = {
 FAMILY = {
     "q_conv": ("conv_int", "conv_tiles"), "q_tiles": ("conv_int", "conv_tiles"),
     "conv_int": ("conv_int", "conv_tiles"), "q_depthwise": ("conv_depthwise_int",),
+    "hybrid": ("conv_int", "conv_tiles"),
+    "hybrid_depthwise": ("conv_depthwise_int", "conv_int", "conv_tiles"),
 }  # fmt: skip
 """The families that take a net's outputs where they have other names than the net."""
 

@@ -189,7 +189,9 @@ class IntKernel:
         def index(_: Dim, c: Dim, y: Dim, at: Dim) -> Sequence[Dim]:
             return t.index(n, c, dims.add(start, y), at)
 
-        x, names = r.pointers[0], r.pointers[3 : 3 + len(t.end.arrays())]
+        x = r.pointers[0]
+        more = [f"{p}[{r.dim(n)}]" for p in r.pointers[1 : 1 + len(t.more)]]
+        names = r.pointers[3 + len(more) : 3 + len(more) + len(t.end.arrays())]
         plane = Plane(self.m.lanes, 1, self.channels, rows, self.columns, index)
         if self.unit > 1:
             whole = (i.band, self.columns)
@@ -197,7 +199,7 @@ class IntKernel:
                 self.m.lanes, 1, self.channels, 1, i.band * self.columns,
                 lambda n, c, _, at: index(n, c, *dims.unravel(at, whole)),
             )  # fmt: skip
-        finish = t.finish(self.m.lanes, names, r.dim)
+        finish = t.finish(self.m.lanes, names, more, r.dim)
         read = int(np.prod(t.size)) * self.form.size
         tiling = Tiling(
             plane, tile, r, call, lambda first, width: False, "int32_t", finish,
@@ -209,7 +211,9 @@ class IntKernel:
         if self.direct:
             lines = [f"const {self.ctype} *const p = {x} + {source};", tiling.body(())]
         else:
-            lines = [*self.before(r, n), *self._prepared(r, x, source, start), tiling.body(())]
+            zero = more[1] if t.moving else ""
+            lines = [*self.before(r, n), *self._prepared(r, x, source, start, zero)]
+            lines.append(tiling.body(()))
             lines += r.team.wait() if r.team.parts > 1 and again else []
         if start != 0:
             lines = loop(bands.name, str(bands.extent), lines)
@@ -224,7 +228,12 @@ class IntKernel:
         """Statements that come before the input of batch n is prepared."""
         return []
 
-    def _prepared(self, r: Rendering, x: str, source: str, start: Dim) -> list[str]:
+    def constants(self, r: Rendering) -> Sequence[str]:
+        """Names of the weights and of what sums begin with."""
+        return r.pointers[len(self.layer.reads) :][:2]
+
+    def _prepared(self, r: Rendering, x: str, source: str, start: Dim, zero: str) -> list[str]:
+        """zero: C text of the zero point where that is found out at run time."""
         t, i, (add, fill) = self.layer, self.image, self.zeros()
         top = r.dim(dims.add(i.border[0], dims.mul(start, -t.strides[0])))
         (h, w, c), rows, to = map(str, t.size), str(i.rows), "p"
@@ -242,7 +251,7 @@ class IntKernel:
         return [
             *bounds,
             f"const struct of_image image = {{{', '.join(map(str, fields))}}};\n"
-            f"{name}(image, {x} + {source}, {add}, {fill}, {to});",
+            f"{name}(image, {x} + {source}, {add}, {fill}{zero and ' + '}{zero}, {to});",
             *(r.team.wait() if bounds else []),
         ]
 

@@ -14,6 +14,7 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType
 from onefold.ir.graph import Array, Node, Value
+from onefold.ops.hybrid import DynamicQuantize, Hybrid, HybridDepthwiseConv2D, HybridWindow
 from onefold.ops.quant_conv import QuantContraction, QuantDepthwiseConv2D, QuantWindow
 from onefold.ops.quantized import BIAS, MULTIPLIER, W_ZERO, X_ZERO, Y_ZERO, QConv, QMatMul
 
@@ -40,7 +41,7 @@ class FixedPoint:
     def arrays(self) -> tuple[Array, ...]:
         return self.multiplier.astype(np.int32), self.shift.astype(np.int32)
 
-    def call(self, arrays: Sequence[str], layer: Layer) -> str:
+    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
         ends = f"{int(self.once)}, {layer.lo}, {layer.hi}, {layer.zero_y}"
         return f"of_end_fixed({{}}, {', '.join(arrays)}, {ends}, (uint8_t *)q);"
 
@@ -60,7 +61,7 @@ class FloatScale:
     def arrays(self) -> tuple[Array, ...]:
         return (self.factor.astype(np.float32),)
 
-    def call(self, arrays: Sequence[str], layer: Layer) -> str:
+    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
         total = np.abs(layer.weights.astype(np.int64)).reshape(len(layer.weights), -1).sum(axis=1)
         most = total * 255.0 + (0 if layer.bias is None else np.abs(layer.bias.astype(np.float64)))
         far = bool(np.any(most * np.abs(self.factor) > FAR))
@@ -69,10 +70,33 @@ class FloatScale:
 
 
 @dataclass(frozen=True)
+class DynamicScale:
+    """Factors of TFLite's hybrid layers: one for each channel, and one for each batch, which is
+    found out at run time, as the zero point may be. total: of the weights of each channel."""
+
+    factor: Array
+    bias: Array | None
+    total: Array
+
+    refused = ""
+
+    def arrays(self) -> tuple[Array, ...]:
+        none = np.full(self.factor.shape, -0.0, np.float32)  # adds to any number, -0 too
+        bias = none if self.bias is None else self.bias.astype(np.float32)
+        return self.factor.astype(np.float32), bias, self.total.astype(np.int32)
+
+    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
+        ends = f"{', '.join(arrays)}, {more[0]}, {more[1] if layer.moving else 0}"
+        return f"of_end_dynamic({{}}, {ends}, q);"
+
+
+@dataclass(frozen=True)
 class Layer:
     """size: rows, columns and channels of the input; steps: elements of it from a batch, row,
     column and channel to the next; weights: [channels, kh, kw, inputs of a group] less their zero
-    point; index: (batch, channel, row, column) to the index of an element of the result."""
+    point; index: (batch, channel, row, column) to the index of an element of the result; more: what
+    the end of a sum reads beside constants, an element for each batch: of a hybrid layer the factor
+    of its input, and the zero point where that is found out at run time."""
 
     node: Node
     batches: int
@@ -86,17 +110,27 @@ class Layer:
     lo: int
     hi: int
     dtype: DType
-    end: FixedPoint | FloatScale
+    end: FixedPoint | FloatScale | DynamicScale
     index: Index
     strides: Pair = (1, 1)
     dilations: Pair = (1, 1)
     pads: Pair = (0, 0)  # top, left
     groups: int = 1
     zero_w: int = 0  # where the weights are computed
+    more: tuple[Value, ...] = ()
 
     @property
     def x(self) -> Value:
         return self.node.arg(0)
+
+    @property
+    def reads(self) -> tuple[Value, ...]:
+        return (self.x, *self.more)
+
+    @property
+    def moving(self) -> bool:
+        """Whether the zero point of the input is found out at run time."""
+        return len(self.more) > 1
 
     @property
     def kernel(self) -> Pair:
@@ -123,15 +157,18 @@ class Layer:
         span = (self.kernel[axis] - 1) * self.dilations[axis]
         return (outputs - 1) * self.strides[axis] + span + 1
 
-    def finish(self, lanes: int, arrays: Sequence[str], dim: Callable[[Dim], str]) -> Finish:
-        """arrays: names of those of the end, filled up to whole vectors."""
+    def finish(
+        self, lanes: int, arrays: Sequence[str], more: Sequence[str], dim: Callable[[Dim], str]
+    ) -> Finish:
+        """arrays: names of those of the end, filled up to whole vectors; more: C texts of the
+        elements of `more` for the batch."""
         kind = self.dtype.ctype
 
         def text(
             vectors: int, columns: int, block: Dim, acc: str, pitch: int
         ) -> tuple[list[str], str, int]:
             at = dim(dims.mul(block, lanes))
-            call = self.end.call([f"{a} + {at}" for a in arrays], self)
+            call = self.end.call([f"{a} + {at}" for a in arrays], more, self)
             room = -(-columns // 4) * 4
             lines = [
                 f"{kind} q[{vectors * room * lanes}] __attribute__((aligned(64)));",
@@ -149,11 +186,14 @@ def layer_of(node: Node) -> Layer | str:
         return f"its input is of {x.dtype}"
     if w.data is None:
         return "its weights are not constant"
-    if any(v is not None and v.data is None for v in node.inputs[2:]):
+    op = node.op
+    ends = (node.input(2), node.input(5)) if isinstance(op, Hybrid) else node.inputs[2:]
+    if any(v is not None and v.data is None for v in ends):
         return "its scales, zero points or bias are not constant"
     if not x.tensor.static or 0 in x.shape or 0 in node.outputs[0].shape or 0 in w.shape:
         return "its input has open sizes or is empty"
-    op = node.op
+    if isinstance(op, Hybrid):
+        return _hybrid(node, op)
     if isinstance(op, QConv):
         found: Layer | str = _qconv(node, op)
     elif isinstance(op, QMatMul):
@@ -179,15 +219,47 @@ def _tflite(node: Node, op: QuantContraction) -> Layer | str:
         weights = weights.reshape(out[1], 1, 1, k)
         return Layer(node, 1, (1, rows, k), (0, 0, k, 1), (1, rows, out[1]), weights, *common,
                      lambda n, c, y, x: (x, c))  # fmt: skip
-    n, h, width, c = ints
-    groups = c if isinstance(op, QuantDepthwiseConv2D) else c // weights.shape[3]
-    if isinstance(op, QuantDepthwiseConv2D):
+    return _windows(node, op, weights, common)
+
+
+Common = tuple[Array | None, int, int, int, int, DType, FixedPoint | DynamicScale]
+"""What layers have beside their shapes: `Layer.bias` to `Layer.end`."""
+
+
+def _windows(
+    node: Node, op: QuantWindow | HybridWindow, weights: Array, common: Common
+) -> Layer:  # fmt: skip
+    (n, h, width, c), out = node.arg(0).tensor.ints, node.outputs[0].tensor.ints
+    depthwise = isinstance(op, (QuantDepthwiseConv2D, HybridDepthwiseConv2D))
+    groups = c if depthwise else c // weights.shape[3]
+    if depthwise:
         weights = weights.transpose(3, 1, 2, 0)
     return Layer(
         node, n, (h, width, c), (h * width * c, width * c, c, 1), (out[1], out[2], out[3]), weights,
         *common, lambda n, c, y, x: (n, y, x, c), op.strides, op.dilations,
         (op.pads[0], op.pads[1]), groups,
     )  # fmt: skip
+
+
+def _hybrid(node: Node, op: Hybrid) -> Layer:
+    w, factor = node.const(1), node.const(5)
+    assert w is not None and factor is not None
+    weights = w.astype(np.int32)
+    channels = node.outputs[0].tensor.ints[-1]
+    axis = 3 if isinstance(op, HybridDepthwiseConv2D) else 0
+    total = np.moveaxis(weights, axis, 0).reshape(channels, -1).sum(axis=1)
+    end = DynamicScale(np.broadcast_to(factor, (channels,)), node.const(2), total)
+    common: Common = (None, 0, 0, 0, 0, dtypes.f32, end)
+    if isinstance(op, HybridWindow):
+        layer = _windows(node, op, weights, common)
+    else:
+        n, k = node.arg(0).tensor.ints
+        layer = Layer(node, n, (1, 1, k), (k, k, k, 1), (1, 1, channels),
+                      weights.reshape(channels, 1, 1, k), *common,
+                      lambda n, c, y, x: (n, c))  # fmt: skip
+    made = node.arg(4).producer
+    fixed = made is not None and isinstance(made.op, DynamicQuantize) and not made.op.asymmetric
+    return replace(layer, more=(node.arg(3),) if fixed else (node.arg(3), node.arg(4)))
 
 
 def _scalar(node: Node, i: int) -> int | None:

@@ -289,6 +289,19 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
     }
 }
 
+// The end of a tile of TFLite's hybrid layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes], less the
+// input's zero point times the sum of each channel's weights, by factors m and the input's.
+AI void of_end_dynamic(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const float *bias,
+                       const int32_t *total, const float scale, const int32_t zero, float *q) {
+  const int room = (T + 3) / 4 * 4;
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
+      const int at = b * OF_LANES + l;
+      const int32_t x = acc[(b * pitch + t) * OF_LANES + l] - zero * total[at];
+      q[(b * room + t) * OF_LANES + l] = (float)x * m[at] * scale + bias[at];
+    }
+}
+
 // Four vectors of integers to bytes: zero added, saturated twice on the way.
 #if defined(__SSE2__)
 #define OF_PACKS(BITS, SHAPE)                                                                           \

@@ -44,6 +44,27 @@ OF_INLINE int32_t of_quantize_clamped_i32(float x, int32_t lo) {
   const float r = of_round_away_f32(x);
   return r > (float)lo ? (r < 127.0f ? (int32_t)r : 127) : lo;
 }
+// the least and the greatest of n numbers
+OF_INLINE void of_range_f32(const float *x, ptrdiff_t n, float *lo, float *hi) {
+  enum { LANES = 16 };
+  float least[LANES], most[LANES];
+  const float first = n ? x[0] : 0.0f;
+  for (int l = 0; l < LANES; l++) least[l] = most[l] = first;
+  for (ptrdiff_t i = 0; i + LANES <= n; i += LANES)
+    for (int l = 0; l < LANES; l++) {
+      const float v = x[i + l];
+      least[l] = v < least[l] ? v : least[l], most[l] = v > most[l] ? v : most[l];
+    }
+  for (ptrdiff_t i = n - n % LANES; i < n; i++) {
+    least[0] = x[i] < least[0] ? x[i] : least[0];
+    most[0] = x[i] > most[0] ? x[i] : most[0];
+  }
+  *lo = least[0], *hi = most[0];
+  for (int l = 1; l < LANES; l++) {
+    *lo = least[l] < *lo ? least[l] : *lo;
+    *hi = most[l] > *hi ? most[l] : *hi;
+  }
+}
 // the root to nearest; of a number below 2^32 it has 16 bits
 OF_INLINE uint32_t of_rounded_root_u64(uint64_t x) {
   uint64_t r = 0, rest = x;

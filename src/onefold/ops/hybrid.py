@@ -62,11 +62,15 @@ class DynamicQuantize(Op):
 for (ix n = 0; n < {rows}; n++) {{
   const float *x = x0 + n * {size};
   int8_t *q = y0 + n * {size};
-  float lo = {size} ? x[0] : 0.0f, hi = lo, inverse;
-  for (ix i = 1; i < {size}; i++) lo = x[i] < lo ? x[i] : lo, hi = x[i] > hi ? x[i] : hi;
+  float lo, hi, inverse;
+  of_range_f32(x, {size}, &lo, &hi);
   y2[n] = {"of_asymmetric_range" if self.asymmetric else "of_symmetric_range"}(lo, hi, &y1[n], &inverse);
-  for (ix i = 0; i < {size}; i++)
-    q[i] = inverse == 0.0f ? 0 : (int8_t)of_quantize_clamped_i32((float)y2[n] + x[i] * inverse, {-128 if self.asymmetric else -127});
+  const float zero = (float)y2[n];
+  if (inverse == 0.0f)
+    for (ix i = 0; i < {size}; i++) q[i] = 0;
+  else
+    OF_EACH for (ix i = 0; i < {size}; i++)
+      q[i] = (int8_t)of_quantize_clamped_i32(zero + x[i] * inverse, {-128 if self.asymmetric else -127});
 }}""")  # noqa: E501
 
 

@@ -29,7 +29,10 @@ class IntConv(Family):
     """Dot products of runs of the window's rows with packed weights."""
 
     name = "conv_int"
-    ops = ("QuantConv2D", "QuantDepthwiseConv2D", "QuantFullyConnected", "QConv", "QMatMul")
+    ops = (
+        "QuantConv2D", "QuantDepthwiseConv2D", "QuantFullyConnected", "QConv", "QMatMul",
+        "HybridConv2D", "HybridDepthwiseConv2D", "HybridMatMul",
+    )  # fmt: skip
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
@@ -73,7 +76,7 @@ class _Conv(IntKernel):
         name = f"{IntConv.name}_{self.form.kind}_{tile.columns}x{tile.vectors}"
         cost *= self.rows * self.layer.batches
         return Choice(
-            name, self.layer.node, (self.layer.x,), partial(self.packed, tile),
+            name, self.layer.node, self.layer.reads, partial(self.packed, tile),
             partial(self.render, tile), lambda s: True, (self.header,), self.scratch, cost,
         )  # fmt: skip
 
@@ -95,7 +98,7 @@ class _Conv(IntKernel):
         return (np.concatenate(parts).astype(kind), *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:
-        w, bias = r.pointers[1:3]
+        w, bias = self.constants(r)
         run, kh, kw = self.window
         i, lanes = self.image, self.m.lanes
         steps = (*self.layer.strides, *self.layer.dilations, i.cols * i.col, i.col)

@@ -130,7 +130,7 @@ class _Tiles(IntKernel):
     def _choice(self, tile: Tile) -> Choice:
         name = f"{IntConvTiles.name}_{tile.columns}x{tile.vectors}"
         return Choice(
-            name, self.layer.node, (self.layer.x,), partial(self.packed, tile),
+            name, self.layer.node, self.layer.reads, partial(self.packed, tile),
             partial(self.render, tile), lambda s: True, ("of_conv_tiles.h",), self.scratch,
             self._cost(tile),
         )  # fmt: skip
@@ -153,7 +153,7 @@ class _Tiles(IntKernel):
         return (np.concatenate(parts), *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:
-        w, bias = r.pointers[1:3]
+        w, bias = self.constants(r)
         i, t = self.image, self.layer
         fields = (
             self.run, t.kernel[0], self.steps, self.bytes, *t.strides, t.dilations[0],

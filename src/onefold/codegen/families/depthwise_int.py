@@ -22,7 +22,7 @@ class IntDepthwise(Family):
     """One vector of channels times T columns: dot products of taps, or products of i16."""
 
     name = "conv_depthwise_int"
-    ops = ("QuantDepthwiseConv2D", "QConv")
+    ops = ("QuantDepthwiseConv2D", "HybridDepthwiseConv2D", "QConv")
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
@@ -52,7 +52,7 @@ class _ByChannel(IntKernel):
     def _choice(self, width: int) -> Choice:
         node = self.layer.node
         return Choice(
-            f"{self.name}_{width}", node, (self.layer.x,), self.packed,
+            f"{self.name}_{width}", node, self.layer.reads, self.packed,
             partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
             node.op.macs(node) / self.speed, stored=self.stored,
         )  # fmt: skip
@@ -90,7 +90,7 @@ class _Taps(_ByChannel):
         return (parts.transpose(0, 2, 3, 4, 1, 5).reshape(-1), *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:
-        w, bias = r.pointers[1:3]
+        w, bias = self.constants(r)
         i, t = self.image, self.layer
         fields = (t.kernel[0], *t.strides, i.cols * 16, self.groups, self.share)
         size = t.kernel[0] * self.share * self.groups * 64
@@ -128,7 +128,7 @@ class _Products(_ByChannel):
         return (packed, *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:
-        w, bias = r.pointers[1:3]
+        w, bias = self.constants(r)
         i, lanes, t = self.image, self.m.lanes, self.layer
         taps = t.kernel[0] * t.kernel[1]
         fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2, 0)
