@@ -4,6 +4,7 @@
 // 64 bytes of a row of the window. The last step of a row ends where the row does: what it takes again meets zeros.
 #pragma once
 #include "of_conv_int.h"
+#include "of_stream.h"
 #if defined(__AMX_INT8__)
 
 // The kernel of the operating system wants to be asked before a process may use tiles; programs that it denies them
@@ -31,12 +32,8 @@ struct of_conv_tiles {
   int width;                  // columns of a row, where tiles may lie in several rows; else 0
 };
 
-// Of the weights that come next: so many lines at each step are fetched, from `at` on.
-struct of_next { const int8_t *at; int lines; };
-#define OF_NO_NEXT ((struct of_next){0, 0})
-
 // How a sum of T columns and B vectors walks: up to four tiles of columns with one vector, up to two with two.
-struct of_tiles_walk { const uint8_t *x[4]; const int8_t *w; struct of_next next; };
+struct of_tiles_walk { const uint8_t *x[4]; const int8_t *w; struct of_stream ahead; };
 
 // The first column of tile i: tiles in one row may have columns in common.
 AI int of_tiles_first(const struct of_conv_tiles k, const int T, const int i) {
@@ -44,8 +41,8 @@ AI int of_tiles_first(const struct of_conv_tiles k, const int T, const int i) {
 }
 
 AI struct of_tiles_walk of_tiles_start(const struct of_conv_tiles k, const int T, const int B, ix oy, ix ox,
-                                       const uint8_t *x, const int8_t *w, const int32_t *bias, struct of_next next) {
-  struct of_tiles_walk walk = {{x, x, x, x}, w, next};
+                                       const uint8_t *x, const int8_t *w, const int32_t *bias, struct of_stream ahead) {
+  struct of_tiles_walk walk = {{x, x, x, x}, w, ahead};
   OF_UNROLL for (int i = 0; i < 4; i++) {
     if (i * k.high >= T) continue;
     const ix column = ox + of_tiles_first(k, T, i);
@@ -79,8 +76,7 @@ AI void of_tiles_step(const struct of_conv_tiles k, const int T, const int B, st
     if (T > 3 * k.high) _tile_loadd(5, walk->x[3] + at, stride);
     if (T > 3 * k.high) _tile_dpbusd(3, 5, 6);
   }
-  for (int i = 0; i < walk->next.lines; i++) _mm_prefetch((const char *)walk->next.at + i * 64, _MM_HINT_T1);
-  walk->next.at += walk->next.lines * 64;
+  of_stream_step(&walk->ahead);
   walk->w = w + B * 16 * k.bytes;
 }
 
@@ -98,11 +94,11 @@ AI void of_tiles_finish(const struct of_conv_tiles k, const int T, const int B, 
 
 // OUT[B][T][16], on top of bias[B][16], if MORE. The statements that come last finish sums from before: they run COUNT
 // times, AT from 0 on, one after each step as long as there are steps, since the matrix unit works on its own meanwhile.
-#define OF_CONV_TILES(MORE, K, T, B, OY, OX, X, W, BIAS, NEXT, OUT, AT, COUNT, ...)                       \
+#define OF_CONV_TILES(MORE, K, T, B, OY, OX, X, W, BIAS, AHEAD, OUT, AT, COUNT, ...)                      \
   {                                                                                                       \
     ix AT = 0;                                                                                            \
     if (MORE) {                                                                                           \
-      struct of_tiles_walk walk = of_tiles_start(K, T, B, OY, OX, X, W, BIAS, NEXT);                      \
+      struct of_tiles_walk walk = of_tiles_start(K, T, B, OY, OX, X, W, BIAS, AHEAD);                     \
       OF_ROLLED for (int ky = 0; ky < K.kh; ky++)                                                         \
         OF_ROLLED for (int step = 0; step < K.steps; step++) {                                            \
           /* the last step of a row ends where the row does */                                            \

@@ -14,7 +14,7 @@ struct of_stream {
 #define OF_NO_STREAM ((struct of_stream){0, 0})
 
 // What tile `number` of `tiles` fetches in `steps` steps, of `bytes` bytes from `next` on.
-AI struct of_stream of_share(ix number, const ix tiles, const ix steps, const ix bytes, const float *next) {
+AI struct of_stream of_share(ix number, const ix tiles, const ix steps, const ix bytes, const void *next) {
   const ix all = tiles * steps * OF_LINE, lines = (bytes + all - 1) / all;
   return (struct of_stream){(const char *)next + number * steps * lines * OF_LINE, (int)lines};
 }

@@ -11,7 +11,7 @@ from onefold.codegen.families.conv_int import IntConv
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_kernel import Form, IntKernel, copied_for_little, find, form_of
 from onefold.codegen.int_layers import Layer
-from onefold.codegen.streams import STREAMED
+from onefold.codegen.streams import NO_STREAM, STREAMED, share_of
 from onefold.codegen.tiles import Run, Tile, groups_of, runs_of
 from onefold.codegen.tiling import Older
 from onefold.ir import dims
@@ -165,11 +165,10 @@ class _Tiles(IntKernel):
         def ahead(vectors: int, run: Run, block: Dim, column: Dim) -> str:
             """The share of the next group's weights that a tile fetches."""
             if t.weights.size < STREAMED:
-                return "OF_NO_NEXT"
-            lines = -(-vectors * self.size // (64 * passes * steps))
-            number = dims.mul(dims.floordiv(column, run.width), steps * lines * 64)
-            place = dims.add(dims.mul(dims.add(block, vectors), self.size), number)
-            return f"((struct of_next){{{w} + {r.dim(place)}, {lines}}})"
+                return NO_STREAM
+            number = r.dim(dims.floordiv(column, run.width))
+            after = r.dim(dims.mul(dims.add(block, vectors), self.size))
+            return share_of(number, passes, steps, vectors * self.size, f"{w} + {after}")
 
         def both(
             vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim, acc: str, end: Older
