@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onefold.codegen.family import Choice, Rendering
-from onefold.codegen.streams import STREAMED
+from onefold.codegen.streams import NO_STREAM, STREAMED, share_of
 from onefold.codegen.sums import Sums, pack_bias
 from onefold.codegen.team import is_even
 from onefold.codegen.text import Ends, braced, loop, loop_over
@@ -405,14 +405,13 @@ class _Tiles(_Narrow):
         return lines
 
     def _ahead(self, r: Rendering, g: Group, block: Dim, number: Dim, passes: int) -> str:
-        """The share of the next group's weights that a tile fetches, and bytes of each step."""
-        positions = self.blocks * self.window[0] * self.window[1] * self.steps
+        """The share of the next group's weights that a tile fetches."""
         if 2 * self.size * -(-self.layer.channels // HIGH) < STREAMED:
-            return "0, 0"
-        hop = -(-g.vectors * HIGH * self.bytes // passes)
+            return NO_STREAM
+        steps = self.blocks * self.window[0] * self.window[1] * self.steps
         after = r.dim(dims.mul(dims.add(block, g.vectors), self.size))
-        share = r.dim(dims.mul(number, positions * hop))
-        return f"(const char *)({r.pointers[1]} + {after}) + {share}, {hop}"
+        size = 2 * g.vectors * self.size
+        return share_of(r.dim(number), passes, steps, size, f"{r.pointers[1]} + {after}")
 
     def _tile(
         self, r: Rendering, g: Group, at: tuple[Dim, Dim, Dim, Dim], base: tuple[Dim, Dim],

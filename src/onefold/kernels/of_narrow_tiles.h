@@ -6,10 +6,9 @@
 #if defined(__AMX_BF16__)
 
 // out[B][room][16], on top of bias[B][16]: one tile of columns from ox on of row oy, or two, `second` columns apart.
-// Each step fetches `hop` bytes of the weights that will be needed next (see of_stream.h).
 AI void of_narrow_tiles(const struct of_narrow k, const int steps, const int bytes, const int second, const int B,
                         const int room, ix oy, ix ox, const void *x, const uint16_t *w, const float *bias,
-                        const char *ahead, const int hop, float *out) {
+                        struct of_stream ahead, float *out) {
   const bool two = second > 0;
   const ix stride = k.sw * k.col;
   const char *const at = (const char *)x + oy * k.sh * k.row + ox * stride;
@@ -22,8 +21,7 @@ AI void of_narrow_tiles(const struct of_narrow k, const int steps, const int byt
       for (int kx = 0; kx < k.kw; kx++) {
         const char *xr = at + i * k.block + ky * k.dh * k.row + kx * k.dw * k.col;
         for (int s = 0; s < steps; s++, xr += bytes, w += B * 8 * bytes) {
-          OF_UNROLL for (int j = 0; j < hop; j += 64) __builtin_prefetch(ahead + j, 0, 2);
-          ahead += hop;
+          of_stream_step(&ahead);
           _tile_loadd(6, w, 64);
           _tile_loadd(4, xr, stride);
           _tile_dpbf16ps(0, 4, 6);
