@@ -220,7 +220,8 @@ class Tiling:
         body = [
             f"const ix {before.name} = {tile.name} - 1;",
             f"const bool more = {tile.name} < stop;",
-            f"int32_t *const acc = sums[{tile.name} & 1], *const old = sums[~{tile.name} & 1];",
+            f"{self.ctype} *const acc = sums[{tile.name} & 1], "
+            f"*const old = sums[~{tile.name} & 1];",
             *self.overlapped(v, r, at.batch, at.block, row, here, "acc", older),
         ]
         return braced([
