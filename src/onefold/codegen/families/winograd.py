@@ -114,9 +114,9 @@ class _Winograd:
         for share in (0.5, 2.0):
             near = min(plans, key=lambda p: abs(p[0] - share * best[0]))
             found += [near] if near not in found else []
-        scale = best[2] / tiles_for(self.m, self.oc, best[0], self.ic)[0][1]
-        others = tiles_for(self.m, self.oc, best[0], self.ic)[1:3]
-        found += [(best[0], tile, cost * scale) for tile, cost in others]
+        tiles = tiles_for(self.m, self.oc, best[0], self.ic)
+        scale = best[2] / tiles[0][1]
+        found += [(best[0], tile, cost * scale) for tile, cost in tiles[1:3]]
         out = []
         for at_once, tile, cost in found:
             way = copy(self)
