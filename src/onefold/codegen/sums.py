@@ -11,7 +11,7 @@ import numpy as np
 from onefold.codegen.family import Rendering
 from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, share_of
 from onefold.codegen.tiles import Run, Tile, groups_of, lane_check, padded
-from onefold.codegen.tiling import STRIP, Parts, Plane, Tiling
+from onefold.codegen.tiling import STRIP, Index, Parts, Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array
@@ -102,6 +102,18 @@ def block_of_row(elements: int, columns: Dim) -> int:
     if elements <= CHAIN or dims.upper(columns) < 2 * STRIP:
         return elements
     return -(-elements // -(-elements // CHAIN) // STEP) * STEP
+
+
+def row_sums(elements: int, columns: Dim, whole: bool = False) -> Sums:
+    """Sums of products with rows of elements, as a convolution of one row whose columns they are;
+    whole: none is summed part by part."""
+    block = elements if whole else block_of_row(elements, columns)
+    return Sums(elements, block, (block, 0, elements), (1, columns))
+
+
+def index_of_row(lead: Sequence[Dim]) -> Index:
+    """Where the elements of such a product lie, the rows being counted through leading axes."""
+    return lambda n, c, y, x: (*dims.unravel(x, lead), c)
 
 
 def sums_body(

@@ -3,15 +3,13 @@ one element, the rows of the left side being the columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.sums import Sums, block_of_row, pack_bias, pack_weights, sums_body
+from onefold.codegen.sums import Sums, index_of_row, pack_bias, pack_weights, row_sums, sums_body
 from onefold.codegen.tiles import Machine, Tile, tiles_for
 from onefold.codegen.tiling import Plane
 from onefold.ir import dims, dtypes
-from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ops.matmul import Gemm
 from onefold.options import Options
@@ -69,8 +67,8 @@ class Packed:
         self.turned = isinstance(node.op, Gemm) and node.op.transB
         ints = node.arg(1).tensor.ints
         self.k, self.n = ints[::-1] if self.turned else ints
-        self.lead = tuple(node.arg(0).shape[:-1])
-        self.rows = dims.product(self.lead)
+        lead = node.arg(0).shape[:-1]
+        self.rows, self.index = dims.product(lead), index_of_row(lead)
 
     def choices(self) -> list[Choice]:
         tiles = tiles_for(self.m, self.n, self.rows, self.k)
@@ -96,7 +94,7 @@ class Packed:
 
     @property
     def sums(self) -> Sums:
-        return Sums(self.k, self.k, (0, 0, self.k), (1, self.rows))
+        return row_sums(self.k, self.rows, whole=True)
 
     def packed(self, tile: Tile) -> tuple[Array, ...]:
         lanes = self.m.lanes
@@ -107,10 +105,5 @@ class Packed:
 
     def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
-        block = block_of_row(self.k, self.rows)
-        sums = Sums(self.k, block, (block, 0, self.k), (1, self.rows))
         plane = Plane(self.m.lanes, 1, self.n, 1, self.rows, self.index)
-        return sums_body(r, sums, plane, tile, lambda n: x, w, bias)
-
-    def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
-        return (*dims.unravel(x, self.lead), c) if self.lead else (c,)
+        return sums_body(r, row_sums(self.k, self.rows), plane, tile, lambda n: x, w, bias)

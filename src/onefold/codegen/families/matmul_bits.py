@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.sums import pack_bias
+from onefold.codegen.sums import index_of_row, pack_bias
 from onefold.codegen.team import parts_for
 from onefold.codegen.tiles import Machine, Run, Tile, groups_of, lane_check
 from onefold.codegen.tiling import Plane, Tiling
@@ -48,8 +46,8 @@ class BitsMatMul(Family):
 class _Bits:
     def __init__(self, node: Node, op: MatMulNBits, m: Machine, threads: int) -> None:
         self.node, self.op, self.m = node, op, m
-        self.lead = tuple(node.arg(0).shape[:-1])
-        self.rows = dims.product(self.lead)
+        lead = node.arg(0).shape[:-1]
+        self.rows, self.index = dims.product(lead), index_of_row(lead)
         vectors = min(ALONE if self.rows == 1 else TOGETHER, -(-op.N // m.lanes))
         most = max(m.sums // vectors, 1)
         columns = min(self.rows, most) if isinstance(self.rows, int) else most
@@ -132,9 +130,6 @@ class _Bits:
             head += [f"float *const sums = (float *){r.pointers[5]}{apart};",
                      f"of_bits_sums(k, {r.dim(self.rows)}, {x}, sums);"]  # fmt: skip
         return Tiling(plane, self.tile, r, call, lambda first, width: False).body(head)
-
-    def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
-        return (*dims.unravel(x, self.lead), c) if self.lead else (c,)
 
 
 def _sizes(k: int, block: int) -> list[int]:

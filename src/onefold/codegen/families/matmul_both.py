@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.sums import Sums, block_of_row, pack_bias, sums_body
+from onefold.codegen.sums import pack_bias, row_sums, sums_body
 from onefold.codegen.team import parts_for
 from onefold.codegen.tiles import Machine, Tile, groups_of, tiles_for
 from onefold.codegen.tiling import Plane, shares_batches
@@ -74,7 +74,7 @@ class _Both:
     def _batch(self, shape: Sequence[Dim], n: Dim) -> Dim:
         """Elements before the matrix of a side that batch n of the result takes."""
         lead = shape[:-2]
-        index = dims.unravel(n, self.lead) if self.lead else ()
+        index = dims.unravel(n, self.lead)
         index = index[len(index) - len(lead) :]
         own = [0 if d == 1 else i for i, d in zip(index, lead, strict=True)]
         return dims.mul(dims.linear(own, lead), dims.mul(shape[-2], shape[-1]))
@@ -104,8 +104,6 @@ class _Both:
                 ]  # fmt: skip
             return lines
 
-        block = block_of_row(self.k, self.rows)
-        sums = Sums(self.k, block, (block, 0, self.k), (1, self.rows))
         plane = Plane(lanes, dims.product(self.lead), self.n, 1, self.rows, self._index)
         apart = team.parts > 1 and self.own > 1
         where = f"({scratch} + me.part * {self.packed_bytes})" if apart else scratch
@@ -114,7 +112,8 @@ class _Both:
         def left(n: Dim) -> str:
             return f"{x} + {r.dim(self._batch(first.shape, n))}"
 
+        sums = row_sums(self.k, self.rows)
         return sums_body(r, sums, plane, self.tile, left, "w", bias, head, pack)
 
     def _index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
-        return (*(dims.unravel(n, self.lead) if self.lead else ()), x, c)
+        return (*dims.unravel(n, self.lead), x, c)
