@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from onefold.ir import dims
+from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
+from onefold.ir.dtypes import DType
 from onefold.target import Target
 
 
@@ -41,6 +42,15 @@ class Machine:
         room = self.registers - vectors
         fit = room // vectors if self.taken == 1 else room // (vectors + 1)
         return max(min(self.sums // vectors, fit), 1)
+
+
+def f32_machine(target: Target, *inputs: DType) -> Machine | str:
+    """What sums of f32 may use of the target, or why it computes none, or none of such inputs."""
+    m = Machine.of(target)
+    if m is None:
+        return f"'{target.name}' has no vectors of f32"
+    other = next((d for d in inputs if d is not dtypes.f32), None)
+    return m if other is None else f"it computes in {other}, not f32"
 
 
 @dataclass(frozen=True, slots=True)

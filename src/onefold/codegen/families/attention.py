@@ -8,7 +8,7 @@ from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import is_even, parts_for
 from onefold.codegen.text import loop, loop_over
-from onefold.codegen.tiles import Machine, lane_check, runs_of
+from onefold.codegen.tiles import Machine, f32_machine, lane_check, runs_of
 from onefold.codegen.views import View, plain, view_of
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim, Sym
@@ -28,13 +28,11 @@ class FusedAttention(Family):
     ops = ("Attention",)
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
         op, q, k, v = node.op, node.arg(0), node.arg(1), node.arg(2)
         assert isinstance(op, Attention)
-        if any(x.dtype is not dtypes.f32 for x in (q, k, v)):
-            return f"it computes in {q.dtype}, not f32"
+        m = f32_machine(target, q.dtype, k.dtype, v.dtype)
+        if isinstance(m, str):
+            return m
         if op.scores >= 0 or op.softcap or op.left >= 0 or op.right >= 0 or op.from_end:
             return "it gives its scores, caps them, or sees a window"
         if node.input(4) is not None or node.input(5) is not None:

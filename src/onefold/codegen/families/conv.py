@@ -10,7 +10,7 @@ import numpy as np
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.sums import Sums, pack_bias, pack_weights, sums_body
-from onefold.codegen.tiles import Machine, Tile, padded, tiles_for
+from onefold.codegen.tiles import Machine, Tile, f32_machine, padded, tiles_for
 from onefold.codegen.tiling import Plane
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -42,9 +42,9 @@ class DirectConv(Family):
 def machine_for(node: Node, target: Target, narrow: bool = False) -> Machine | str:
     """What a kernel for convolutions may use of the target, or why it does not take the node;
     narrow: whether it reads 16-bit floats from memory."""
-    m, x = Machine.of(target), node.arg(0).tensor
-    if m is None:
-        return f"'{target.name}' has no vectors of f32"
+    m, x = f32_machine(target), node.arg(0).tensor
+    if isinstance(m, str):
+        return m
     if not narrow and x.memory is not x.dtype:
         return f"its input lies in memory as {x.memory}"
     return refused(node) or m

@@ -7,9 +7,9 @@ from functools import partial
 
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.sums import Sums, index_of_row, pack_bias, pack_weights, row_sums, sums_body
-from onefold.codegen.tiles import Machine, Tile, tiles_for
+from onefold.codegen.tiles import Machine, Tile, f32_machine, tiles_for
 from onefold.codegen.tiling import Plane
-from onefold.ir import dims, dtypes
+from onefold.ir import dims
 from onefold.ir.graph import Array, Node
 from onefold.ops.matmul import Gemm
 from onefold.options import Options
@@ -29,12 +29,10 @@ class PackedMatMul(Family):
 
 def packed_for(node: Node, target: Target) -> Packed | str:
     """The product, or why it is none with a constant matrix that kernels take."""
-    m = Machine.of(target)
-    if m is None:
-        return f"'{target.name}' has no vectors of f32"
     x, w = node.arg(0), node.arg(1)
-    if x.dtype is not dtypes.f32:
-        return f"it computes in {x.dtype}, not f32"
+    m = f32_machine(target, x.dtype)
+    if isinstance(m, str):
+        return m
     if w.data is None:
         return "its right side is not constant"
     if len(w.shape) != 2 or w.data.size == 0 or 0 in x.shape:

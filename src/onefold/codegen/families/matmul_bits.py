@@ -7,9 +7,9 @@ import numpy as np
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.sums import index_of_row, pack_bias
 from onefold.codegen.team import parts_for
-from onefold.codegen.tiles import Machine, Run, Tile, groups_of, lane_check
+from onefold.codegen.tiles import Machine, Run, Tile, f32_machine, groups_of, lane_check
 from onefold.codegen.tiling import Plane, Tiling
-from onefold.ir import dims, dtypes
+from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ops.nbits import MatMulNBits
@@ -26,12 +26,11 @@ class BitsMatMul(Family):
     ops = ("MatMulNBits",)
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        m, op, x = Machine.of(target), node.op, node.arg(0)
+        op, x = node.op, node.arg(0)
         assert isinstance(op, MatMulNBits)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
-        if x.dtype is not dtypes.f32:
-            return f"it computes in {x.dtype}, not f32"
+        m = f32_machine(target, x.dtype)
+        if isinstance(m, str):
+            return m
         if op.bits not in (4, 8):
             return f"its weights have {op.bits} bits"
         if any(v is not None and v.data is None for v in node.inputs[1:]):

@@ -9,9 +9,9 @@ from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.sums import pack_bias, row_sums, sums_body
 from onefold.codegen.team import parts_for
-from onefold.codegen.tiles import Machine, Tile, groups_of, tiles_for
+from onefold.codegen.tiles import Machine, Tile, f32_machine, groups_of, tiles_for
 from onefold.codegen.tiling import Plane, shares_batches
-from onefold.ir import dims, dtypes
+from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.options import Options
@@ -27,12 +27,10 @@ class BothMatMul(Family):
     ops = ("MatMul",)
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
         x, y = node.arg(0), node.arg(1)
-        if x.dtype is not dtypes.f32:
-            return f"it computes in {x.dtype}, not f32"
+        m = f32_machine(target, x.dtype)
+        if isinstance(m, str):
+            return m
         if len(x.shape) < 2 or len(y.shape) < 2:
             return "a side is a vector"
         if not isinstance(x.shape[-1], int) or not dims.is_static(y.shape[-2:]):
