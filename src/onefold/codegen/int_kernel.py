@@ -11,7 +11,7 @@ import numpy as np
 from onefold.codegen.family import Rendering
 from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.text import loop
-from onefold.codegen.tiles import Machine, Tile, lane_check
+from onefold.codegen.tiles import Machine, Tile, lane_check, padded
 from onefold.codegen.tiling import Overlapped, Plane, Tiling
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -158,14 +158,13 @@ class IntKernel:
     def ends(self) -> list[Array]:
         """Bias less the share of the zero point, and what the end of a sum takes: filled up to
         whole vectors."""
-        blocks = -(-self.channels // self.m.lanes) * self.m.lanes
         total = self.layer.weights.astype(np.int64).reshape(self.channels, -1).sum(axis=1)
         start = -self.zeros()[1] * total
         if self.layer.bias is not None:
             start = start + self.layer.bias.astype(np.int64)
         out = []
         for a in (start.astype(np.uint32).view(np.int32), *self.layer.end.arrays()):
-            full = np.zeros(blocks, a.dtype)
+            full = np.zeros(padded(self.channels, self.m.lanes), a.dtype)
             full[: self.channels] = a
             out.append(full)
         return out

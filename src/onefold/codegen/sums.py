@@ -153,7 +153,7 @@ def sums_body(
         )
 
     def begin(vectors: int, width: int, block: Dim, where: str) -> str:
-        return f"of_conv_begin({width}, {vectors}, {from_bias(block)}, {where});"
+        return f"of_sums_bias({width}, {vectors}, {from_bias(block)}, {where});"
 
     def add(
         part: str, where: str, vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim

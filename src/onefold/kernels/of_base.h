@@ -1,4 +1,4 @@
-// What every numeric header stands on: the inlining attribute, bit casts, and what the target can do in one instruction.
+// What every numeric header stands on: the inlining attribute, bit casts and what the target can do in one instruction.
 //
 // Nothing here or in the headers built on it refers to libc or libm: every function is inline C over compiler builtins
 // that become instructions. Where a target lacks the instruction the builtin would become a library call (floorf, sqrt,

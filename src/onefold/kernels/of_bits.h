@@ -3,7 +3,7 @@
 // Weights are signed. A lane's weights of 4 bits lie in words of eight, the first one in the lowest bits, packed
 // [word][B][lanes]; those of 8 bits lie [k][B][lanes]. Blocks of `block` products have a scale each, [block][B][lanes].
 #pragma once
-#include "of_vec.h"
+#include "of_sums.h"
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -70,13 +70,10 @@ AI void of_bits_tile(const struct of_bits k, const int T, const int B, const flo
   const int32_t *words = w;
   const int8_t *bytes = w;
   const ix blocks = (k.k + k.block - 1) / k.block;
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++)
-      *(of_vf *)(out + (b * T + t) * OF_LANES) = *(const of_vf *)(bias + b * OF_LANES);
+  of_sums_bias(T, B, bias, out);
   for (ix n = 0; n < blocks; n++, scale += B * OF_LANES) {
     of_vf acc[OF_MAX_B][OF_MAX_T];
-    OF_UNROLL for (int b = 0; b < B; b++)
-      OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
+    of_sums_begin(T, B, acc);
     const ix end = of_min_ix((n + 1) * k.block, k.k);
     ix i = n * k.block;
     if (k.bits == 4) {

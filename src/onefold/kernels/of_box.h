@@ -2,7 +2,7 @@
 #pragma once
 #include "num.h"
 
-// Intersection over union of two boxes of four numbers: two opposite corners (y, x), or center x, center y, width, height.
+// Intersection over union of two boxes of four numbers: opposite corners (y, x), or center x, center y, width, height.
 // 0 where the union is empty.
 static inline __attribute__((unused)) float of_box_overlap(const float *p, const float *q, bool center) {
   float a[4], b[4];  // top, left, bottom, right

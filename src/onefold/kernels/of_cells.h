@@ -13,8 +13,8 @@ AI void of_cell_rows(const ix from, const ix end, const bool back, const int B, 
 
 // acc[B][lanes] = h[0 .. n) w, for weights packed [n][B][lanes]. Every step reads all weights again, from the second
 // cache: B sums at once hide the latency of the multiply-adds, and a step that goes the other way than the one before
-// finds the last weights of that one in the first cache. Rows begin in the middle: the hidden units that the step before
-// computed last lie at one of the ends.
+// finds the last weights of that one in the first cache. Rows begin in the middle: the hidden units that the step
+// before computed last lie at one of the ends.
 AI void of_cell_sums(const ix n, const int B, bool back, const float *restrict h, const float *restrict w,
                      float *restrict acc) {
   of_vf sum[OF_MAX_B];

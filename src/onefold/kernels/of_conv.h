@@ -64,13 +64,9 @@ AI void of_conv_tile(const struct of_conv k, const int T, const int B, const int
 }
 
 // Rounding errors grow with the length and the size of a sum, and the weights of a long one do not stay in the first
-// cache from tile to tile. So long sums are put together from parts, and a strip of tiles takes one part after the other.
-AI void of_conv_begin(const int T, const int B, const float *bias, float *out) {
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++)
-      *(of_vf *)(out + (b * T + t) * OF_LANES) = *(const of_vf *)(bias + b * OF_LANES);
-}
-
+// cache from tile to tile. So long sums are put together from parts, and a strip of tiles takes one part after another,
+// beginning with of_sums_bias.
+//
 // out += part number `part`, of `blocks` channel blocks; a block takes `steps` steps of the stream
 AI void of_conv_part(const struct of_conv k, const int T, const int B, const int EDGE, const int blocks, ix part, ix oy,
                      ix ox, const float *x, const float *w, const ix steps, struct of_stream ahead, float *out) {

@@ -229,7 +229,7 @@ AI void of_depthwise_int_tile(const struct of_conv_int k, const int T, ix oy, ix
 
 // Depthwise with bytes: a load of four columns of sixteen channels, turned into four taps of sixteen channels, meets
 // weights [kh][share][groups][16][4] of so many outputs at once whose windows lie within the groups of four columns.
-struct of_depthwise_dot { int kh, sh, sw, row, groups, share; };  // row: bytes of the prepared image from a row to the next
+struct of_depthwise_dot { int kh, sh, sw, row, groups, share; };  // row: bytes of the prepared image from row to row
 
 #if defined(__AVX512VNNI__)
 AI __m512i of_spread(const uint8_t *x) {
@@ -278,8 +278,8 @@ AI int32_t of_requantize_i32(int32_t x, int32_t m, int32_t s) {
 
 // The end of a tile of TFLite's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes]; bytes of either
 // sign.
-AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *m, const int32_t *s, const bool once,
-                     const int lo, const int hi, const int zero, uint8_t *q) {
+AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *m, const int32_t *s,
+                     const bool once, const int lo, const int hi, const int zero, uint8_t *q) {
   const int room = (T + 3) / 4 * 4;
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
@@ -349,10 +349,10 @@ AI of_vi of_rounded(of_vf x) {
 #endif
 }
 
-// The end of a tile of ONNX's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes] by factors m, bytes
-// of the type that `sign` tells. far: what is scaled may lie beyond i32.
-AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const bool far, const bool sign,
-                     const int lo, const int hi, const int zero, uint8_t *q) {
+// The end of a tile of ONNX's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes] by factors m, in
+// bytes of the type that `sign` tells. far: what is scaled may lie beyond i32.
+AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const bool far,
+                     const bool sign, const int lo, const int hi, const int zero, uint8_t *q) {
   const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
   OF_UNROLL for (int b = 0; b < B; b++) {
     const of_vf mv = *(const of_vf *)(m + b * OF_LANES);

@@ -1,6 +1,6 @@
 // Integer convolutions by the matrix unit of x86 (AMX): sixteen columns of 64 bytes times sixteen output channels.
 //
-// Input and sums as in of_conv_int.h. Weights are packed [kh][steps][B][16 groups of four][16 channels][4]; a step takes
+// Input and sums as in of_conv_int.h. Weights are packed [kh][steps][B][16 groups of four][16 channels][4]; a step is
 // 64 bytes of a row of the window. The last step of a row ends where the row does: what it takes again meets zeros.
 #pragma once
 #include "of_conv_int.h"
@@ -93,7 +93,7 @@ AI void of_tiles_finish(const struct of_conv_tiles k, const int T, const int B, 
 }
 
 // OUT[B][T][16], on top of bias[B][16], if MORE. The statements that come last finish sums from before: they run COUNT
-// times, AT from 0 on, one after each step as long as there are steps, since the matrix unit works on its own meanwhile.
+// times, AT from 0 on, one after each step while there are steps, since the matrix unit works on its own meanwhile.
 #define OF_CONV_TILES(MORE, K, T, B, OY, OX, X, W, BIAS, AHEAD, OUT, AT, COUNT, ...)                      \
   {                                                                                                       \
     ix AT = 0;                                                                                            \

@@ -88,8 +88,8 @@
     }                                                                                                  \
     return x;                                                                                          \
   }                                                                                                    \
-  /* The first half of the spectrum, n / 2 + 1 points, of n reals of which the even ones were `re`, the odd ones `im` of \
-     x, which is n / 2 points of their spectrum. */                                                    \
+  /* The first half of the spectrum, n / 2 + 1 points, of n reals of which the even ones were `re`, the odd ones `im` \
+     of x, which is n / 2 points of their spectrum. */                                                 \
   OF_COLD T *of_dft_real_##S(const T *restrict x, T *restrict y, const T *restrict table, ix n, ix lanes) { \
     const ix h = n / 2, im = h * lanes, to_im = (h + 1) * lanes;                                       \
     for (ix k = 0; k <= h; k++) {                                                                      \

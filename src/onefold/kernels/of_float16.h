@@ -149,7 +149,7 @@ OF_INLINE float of_f8e8m0fnu_to_f32(of_f8e8m0fnu v) {
 }
 
 // ---- float to integer, toward zero ----
-// Saturating, NaN to 0. LIMIT is the first power of two above the type, LOW the first value below it that truncates out.
+// Saturating, NaN to 0. LIMIT is the first power of two above the type, LOW the first below it that truncates out.
 #define OF_TO_INT(F, FT, S, T, LIMIT, INSIDE, MIN, MAX)                                                \
   OF_INLINE T of_##F##_to_##S(FT x) {                                                                  \
     const bool high = x >= (FT)(LIMIT), inside = (INSIDE) & !high;                                     \

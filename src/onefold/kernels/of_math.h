@@ -43,9 +43,9 @@
 //   pow         0.51  1.25
 //   atan2       0.51  2.5
 //
-// Far on the negative side gelu of float (1 + erf) and both gelu_tanh keep an absolute, not a relative accuracy, 9e-7 and
-// 1e-15, like every implementation by these formulas; sigmoid of float, and what has it as a factor, is 4.5e-38 at most
-// off there. lgamma has an absolute error of 2e-14 near its zeros.
+// Far on the negative side gelu of float (1 + erf) and both gelu_tanh keep an absolute, not a relative accuracy, 9e-7
+// and 1e-15, like every implementation by these formulas; sigmoid of float, and what has it as a factor, is 4.5e-38 at
+// most off there. lgamma has an absolute error of 2e-14 near its zeros.
 #pragma once
 #include "of_base.h"
 #include "of_poly.h"

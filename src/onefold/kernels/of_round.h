@@ -1,7 +1,7 @@
 // Rounding, comparison, sign and remainder of floats; all exact.
 //
-// Without a rounding instruction, |x| + 2^23 (2^52) - 2^23 rounds to even in two additions that vectorise everywhere and
-// need no conversion to an integer; floor, ceil and trunc correct it by one. The compiler keeps the two additions
+// Without a rounding instruction, |x| + 2^23 (2^52) - 2^23 rounds to even in two additions that vectorise everywhere
+// and need no conversion to an integer; floor, ceil and trunc correct it by one. The compiler keeps the two additions
 // because the product never builds with -ffast-math.
 #pragma once
 #include "of_base.h"

@@ -38,7 +38,8 @@ AI void of_fft_radix4_i16(int16_t *z, const int16_t *w, ix n, ix m, ix stride) {
       const of_c16 t1 = of_c16_mul(of_c16_over(p + 2 * m, 4), w + 2 * k * stride);
       const of_c16 t2 = of_c16_mul(of_c16_over(p + 4 * m, 4), w + 4 * k * stride);
       const of_c16 t3 = of_c16_mul(of_c16_over(p + 6 * m, 4), w + 6 * k * stride);
-      const of_c16 even = of_c16_add(a, t2), odd = of_c16_sub(a, t2), sum = of_c16_add(t1, t3), dif = of_c16_sub(t1, t3);
+      const of_c16 even = of_c16_add(a, t2), odd = of_c16_sub(a, t2);
+      const of_c16 sum = of_c16_add(t1, t3), dif = of_c16_sub(t1, t3);
       of_c16_store(p, even.r + sum.r, even.i + sum.i);
       of_c16_store(p + 4 * m, even.r - sum.r, even.i - sum.i);
       of_c16_store(p + 2 * m, odd.r + dif.i, odd.i - dif.r);

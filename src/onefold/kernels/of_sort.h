@@ -1,5 +1,5 @@
-// Sorting without recursion or a library: a heap of n indices reached through H(i), ordered by BEFORE(p, q), which says that
-// index p comes before index q (a strict order of all indices, so the result does not depend on the algorithm).
+// Sorting without recursion or a library: a heap of n indices reached through H(i), ordered by BEFORE(p, q), which says
+// that index p comes before index q (a strict order of all indices, so the result does not depend on the algorithm).
 #pragma once
 
 // H(0 .. n-1) is a heap below `at`, whose root comes last; moves H(at) down to its place.

@@ -72,7 +72,7 @@ OF_INLINE double of_mish_f64(double x) {
   const double e = of_exp_f64(of_clamp_f64(x, -746.0, 40.0)), n = e * (e + 2.0);
   return x * (n / (n + 2.0));
 }
-// erf as a quotient of polynomials, within 6 ulp where -3.93 <= x: half the time of of_erf_f32, and enough behind 1 + erf
+// erf as a quotient of polynomials, within 6 ulp where -3.93 <= x: half the time of of_erf_f32, enough behind 1 + erf
 OF_INLINE float of_erf_quotient_f32(float x) {
   x = of_atmost_f32(x, 3.925f);
   const float t = x * x;

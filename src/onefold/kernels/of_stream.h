@@ -1,7 +1,7 @@
-// A stream of weights that will be needed soon. Weights are read once for a group of output channels and then met by many
-// tiles, so that memory would rest while these compute: each tile fetches its share of the next group's weights into the
-// second cache, some lines at each of its steps, lest more lines be on their way than a core can wait for. A step meets
-// OF_STEP elements of a sum.
+// A stream of weights that will be needed soon. Weights are read once for a group of output channels and then met by
+// many tiles, so that memory would rest while these compute: each tile fetches its share of the next group's weights
+// into the second cache, some lines at each of its steps, lest more lines be on their way than a core can wait for. A
+// step meets OF_STEP elements of a sum.
 #pragma once
 #include "of_vec.h"
 

@@ -115,3 +115,10 @@ AI void of_sums_begin(const int T, const int B, of_vf acc[OF_MAX_B][OF_MAX_T]) {
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = (of_vf){0};
 }
+
+// out[B][T][lanes]: the bias[B][lanes] of sums that are added to it.
+AI void of_sums_bias(const int T, const int B, const float *bias, float *out) {
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++)
+      *(of_vf *)(out + (b * T + t) * OF_LANES) = *(const of_vf *)(bias + b * OF_LANES);
+}

@@ -1,5 +1,5 @@
 // Trigonometric functions and their inverses. sin, cos and tan reduce their argument exactly for every finite value: by
-// subtracting multiples of pi/2 in parts where the products are exact, and beyond by the bits of 2/pi (Payne and Hanek).
+// subtracting multiples of pi/2 in parts where the products are exact, and beyond by the bits of 2/pi (Payne, Hanek).
 #pragma once
 #include "of_base.h"
 #include "of_math.h"

@@ -8,7 +8,7 @@ from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import is_even, parts_for
 from onefold.codegen.text import loop, loop_over
-from onefold.codegen.tiles import Machine, f32_machine, lane_check, runs_of
+from onefold.codegen.tiles import Machine, f32_machine, lane_check, padded, runs_of
 from onefold.codegen.views import View, plain, view_of
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim, Sym
@@ -67,8 +67,8 @@ class _Attention:
         self.views = [_rows(x) for x in (q, k, v)]
         self.mask = node.input(3)
         self.tile = tile  # queries at a time
-        self.padded = -(-self.keys // m.lanes) * m.lanes
-        self.width = -(-self.f // m.lanes) * m.lanes
+        self.padded = padded(self.keys, m.lanes)
+        self.width = padded(self.f, m.lanes)
         self.cost = self.op.macs(node) / m.lanes
         # Threads pack keys and values for themselves: they take heads, or queries of all heads.
         self.own = parts_for(self.cost, threads)

@@ -17,7 +17,7 @@ from onefold.codegen.int_kernel import (
     form_of,
 )
 from onefold.codegen.int_layers import Layer
-from onefold.codegen.tiles import Machine, Run, Tile, groups_of, tiles_for
+from onefold.codegen.tiles import Machine, Run, Tile, groups_of, padded, tiles_for
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -84,8 +84,7 @@ class _Conv(IntKernel):
         lanes, step = self.m.lanes, self.form.step
         run, kh, kw = self.window
         oc = self.channels
-        blocks = -(-oc // lanes)
-        full = np.zeros((blocks * lanes, kh, kw, self.steps * step), np.int32)
+        full = np.zeros((padded(oc, lanes), kh, kw, self.steps * step), np.int32)
         full[:oc, :, :, :run] = self.layer.weights.reshape(oc, kh, kw, run) - self.more
         parts = []
         for g in groups_of(oc, lanes, tile.vectors):

@@ -12,7 +12,7 @@ from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_kernel import Form, IntKernel, copied_for_little, find, form_of
 from onefold.codegen.int_layers import Layer
 from onefold.codegen.streams import NO_STREAM, STREAMED, share_of
-from onefold.codegen.tiles import Run, Tile, groups_of, runs_of
+from onefold.codegen.tiles import Run, Tile, groups_of, padded, runs_of
 from onefold.codegen.tiling import Older
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -137,8 +137,7 @@ class _Tiles(IntKernel):
 
     def packed(self, tile: Tile) -> tuple[Array, ...]:
         oc, kh, size = self.channels, self.layer.kernel[0], self.bytes
-        blocks = -(-oc // 16)
-        full = np.zeros((blocks * 16, kh, self.steps, size), np.int8)
+        full = np.zeros((padded(oc, 16), kh, self.steps, size), np.int8)
         unused = self.image.col - self.layer.size[2]
         rows = np.pad(self.layer.weights, ((0, 0), (0, 0), (0, 0), (0, unused)))
         rows = rows.reshape(oc, kh, self.run)

@@ -11,7 +11,7 @@ from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.sums import Sums, pack_bias
-from onefold.codegen.tiles import Machine, Run, Tile, end_cycles, lane_check, runs_of
+from onefold.codegen.tiles import Machine, Run, Tile, end_cycles, lane_check, padded, runs_of
 from onefold.codegen.tiling import Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -98,11 +98,10 @@ class _Depthwise:
     def packed(self) -> tuple[Array, ...]:
         w, lanes = self.node.const(1), self.m.lanes
         assert w is not None
-        blocks = -(-self.channels // lanes)
         taps = int(np.prod(self.sums.window))
-        full = np.zeros((blocks * lanes, taps), np.float32)
+        full = np.zeros((padded(self.channels, lanes), taps), np.float32)
         full[: self.channels] = w.reshape(self.channels, taps)
-        packed = np.ascontiguousarray(full.reshape(blocks, lanes, taps).transpose(0, 2, 1))
+        packed = np.ascontiguousarray(full.reshape(-1, lanes, taps).transpose(0, 2, 1))
         return packed.reshape(-1), pack_bias(self.node.const(2), self.channels, lanes)
 
     def render(self, tile: Tile, r: Rendering) -> str:

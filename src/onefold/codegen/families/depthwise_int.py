@@ -121,10 +121,9 @@ class _Products(_ByChannel):
     def packed(self) -> tuple[Array, ...]:
         weights = self.layer.weights.reshape(self.channels, -1).T
         lanes, taps = self.m.lanes, len(weights)
-        blocks = -(-self.channels // lanes)
-        full = np.zeros((taps, blocks * lanes), np.int16)
+        full = np.zeros((taps, padded(self.channels, lanes)), np.int16)
         full[:, : self.channels] = weights
-        packed = full.reshape(taps, blocks, lanes).transpose(1, 0, 2).reshape(-1)
+        packed = full.reshape(taps, -1, lanes).transpose(1, 0, 2).reshape(-1)
         return (packed, *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:

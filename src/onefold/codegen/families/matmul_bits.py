@@ -7,7 +7,7 @@ import numpy as np
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.sums import index_of_row, pack_bias
 from onefold.codegen.team import parts_for
-from onefold.codegen.tiles import Machine, Run, Tile, f32_machine, groups_of, lane_check
+from onefold.codegen.tiles import Machine, Run, Tile, f32_machine, groups_of, lane_check, padded
 from onefold.codegen.tiling import Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -91,7 +91,7 @@ class _Bits:
     def _grouped(self, a: Array) -> Array:
         """[N, n] as [group][n][vectors][lanes], unused lanes zero."""
         lanes = self.m.lanes
-        rows = np.zeros((-(-self.op.N // lanes) * lanes, a.shape[1]), a.dtype)
+        rows = np.zeros((padded(self.op.N, lanes), a.shape[1]), a.dtype)
         rows[: self.op.N] = a
         parts = []
         for g in groups_of(self.op.N, lanes, self.tile.vectors):

@@ -8,7 +8,7 @@ from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_kernel import SLACK, Form, IntKernel
 from onefold.codegen.int_layers import Layer, product_of
 from onefold.codegen.text import loop
-from onefold.codegen.tiles import Machine, Run, Tile, groups_of, tiles_for
+from onefold.codegen.tiles import Machine, Run, Tile, groups_of, padded, tiles_for
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -35,8 +35,7 @@ class _Both(IntKernel):
         super().__init__(layer, target, Form(2, "i16", target.arch == "x86_64"), 2)
         self.steps = self.image.col // 2
         self.tile = Tile(1, 1)  # of each choice its own
-        blocks = -(-self.channels // self.m.lanes)
-        self.packs = blocks * self.m.lanes * self.image.col  # elements
+        self.packs = padded(self.channels, self.m.lanes) * self.image.col  # elements
 
     @property
     def scratch(self) -> int:
