@@ -34,6 +34,7 @@ from onefold.ops.hybrid import (
 from onefold.ops.matmul import Gemm, MatMul
 from onefold.ops.movement import Concat
 from onefold.ops.nbits import MatMulNBits
+from onefold.ops.normalize import ChannelNormalization
 from onefold.ops.pool import AveragePool, MaxPool
 from onefold.ops.quant_arith import QuantAdd, QuantTable
 from onefold.ops.quant_conv import (
@@ -180,6 +181,19 @@ def blocked_net() -> Net:
         y = conv(net, both, 10, (3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
         net.output(y)
         net.output(net.op(AveragePool(kernel_shape=(6, width)), r))
+    return net
+
+
+def norm_net() -> Net:
+    """Normalised channels of channel blocks, into blocks and into rows."""
+    net = Net(19)
+    for channels, width in ((15, 8), (16, 7), (17, 9), (33, 1), (40, 17), (2, 5)):
+        x = conv(net, net.input(2, 3, 3, width), channels, (3, 3), pads=(1, 1, 1, 1))
+        scale = None if channels == 16 else net.const(channels)
+        bias = None if channels == 17 else net.const(channels)
+        y = net.op(ChannelNormalization(1e-3), x, scale, bias)
+        net.output(net.op(Mul(), y, net.op(Sigmoid(), y)))
+        net.output(conv(net, y, 5, (1, 1)))
     return net
 
 
@@ -613,7 +627,7 @@ NETS = {
     "hybrid": hybrid_net, "hybrid_depthwise": hybrid_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
-    "matmul_packed": matmul_net, "matmul_both": both_net, "recurrent": recurrent_net,
+    "norm": norm_net, "matmul_packed": matmul_net, "matmul_both": both_net, "recurrent": recurrent_net,
     "matmul_bits": bits_net,
 }  # fmt: skip
 
@@ -626,7 +640,7 @@ FAMILY = {
 }  # fmt: skip
 """The families that take a net's outputs where they have other names than the net."""
 
-LEAST = {"conv_winograd": 10}
+LEAST = {"conv_winograd": 10, "norm": 5}
 """How many outputs a family takes where others look cheaper for some, by the target."""
 
 

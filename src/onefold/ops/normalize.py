@@ -203,6 +203,72 @@ const ix each = {k.dim(each)}, size = {k.dim(size)}, row = each * size;
 
 
 @operator
+class ChannelNormalization(Op):
+    """The channels of every place normalised: (x - mean) / sqrt(variance + epsilon) over axis 1,
+    times input 1 plus input 2, both [channels], either of which may be left out."""
+
+    epsilon: float = 1e-5
+    cases: ClassVar = (
+        Case((((2, 37, 3, 5), "f32"), ((37,), "f32"), ((37,), "f32"))),
+        Case((((1, 3, 70), "f32"), None, ((3,), "f32")), {"epsilon": 0.1}),
+        Case((((2, 5, 2, 3, 2), "f16"), ((5,), "f16"))),
+        Case((((3, 4), "f64"),)),
+        Case((((0, 4, 2), "f32"), ((4,), "f32"), ((4,), "f32"))),
+    )
+
+    def infer(self, n: Node) -> Sequence[TensorType]:
+        t = float_input(n)
+        if len(t.shape) < 2:
+            raise Refusal(f"{t} has no axis of channels")
+        for i in range(1, len(n.inputs)):
+            if n.inputs[i] is not None and tensor(n, i).shape != t.shape[1:2]:
+                raise Refusal(f"input {i} is {tensor(n, i)}, not {t.shape[1]} numbers")
+        return [TensorType(t.shape, t.dtype)]
+
+    def ref(self, n: Node, x: Any, scale: Any = None, bias: Any = None) -> Any:
+        wide = x.astype(np.float64)
+        y = wide - wide.mean(1, keepdims=True)
+        y = y / np.sqrt(wide.var(1, keepdims=True) + self.epsilon)
+        shape = (-1, *(1 for _ in x.shape[2:]))
+        y = y if scale is None else y * scale.astype(np.float64).reshape(shape)
+        y = y if bias is None else y + bias.astype(np.float64).reshape(shape)
+        return y.astype(x.dtype)
+
+    def lower(self, k: Lowering) -> Code:
+        t = k.y()
+        kind, size, channels = t.dtype.compute, k.dim(dims.product(t.shape[2:])), k.dim(t.shape[1])
+        c, x = kind.ctype, k.load(0, "p")
+        last = f"({x} - mean[j - at]) * inv[j - at]"
+        for i, op in ((1, "*"), (2, "+")):
+            if k.has(i):
+                last += f" {op} ({c}){k.load(i, 'r')}"
+        each = f"""for (ix r = 0; r < {channels}; r++)
+      OF_EACH for (ix j = at; j < end; j++) {{
+        const ix p = (o * {channels} + r) * {size} + j;"""
+        text = f"""
+{turns("0", k.dim(t.shape[0]))} {{
+  for (ix at = 0; at < {size}; at += 64) {{
+    const ix end = of_min_ix(at + 64, {size});
+    {c} mean[64], inv[64];
+    for (ix j = 0; j < 64; j++) mean[j] = inv[j] = 0;
+    {each}
+        mean[j - at] += {x};
+      }}
+    for (ix j = 0; j < 64; j++) mean[j] /= ({c}){channels};
+    {each}
+        inv[j - at] += ({x} - mean[j - at]) * ({x} - mean[j - at]);
+      }}
+    for (ix j = 0; j < 64; j++)
+      inv[j] = 1 / of_sqrt_{kind.name}(inv[j] / ({c}){channels} + ({c}){float(self.epsilon)!r});
+    {each}
+        {k.store(0, "p", last)}
+      }}
+  }}
+}}"""
+        return Code(text, inplace=((0, 0),), turns=k.dim(t.shape[0]))
+
+
+@operator
 class LRN(Op):
     """x / (bias + alpha / size * sum of squares over `size` channels around)^beta."""
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from onefold.codegen.families.conv import refused
+from onefold.codegen.families.norm import refused as norm_refused
 from onefold.codegen.family import families
 from onefold.codegen.int_layers import Layer, layer_of
 from onefold.codegen.tiles import Machine
@@ -23,6 +24,7 @@ from onefold.ir.scalar import Load, TensorExpr, counter, index_of, walk
 from onefold.ir.types import TensorType
 from onefold.ops.base import Alias, Code, Lowered, Lowering, Pieces, Refusal, as_inputs
 from onefold.ops.conv import Conv, ConvTranspose
+from onefold.ops.normalize import ChannelNormalization
 from onefold.ops.quantized import QConv
 from onefold.target import Target
 
@@ -85,6 +87,8 @@ def _read_whole(graph: Graph, lowered: dict[int, Lowered | None]) -> set[int]:
     out: set[int] = set()
     rows = {op for f in families() if not f.blocks for op in f.ops}
     for n in graph.nodes:
+        if is_vector_norm(n):
+            continue
         if isinstance(lowered[id(n)], (Code, type(None))) or n.op.name in rows:
             out.update(id(v) for v in (*n.present(), *n.captures()))
     return out
@@ -113,6 +117,8 @@ def _wanted(
     if is_vector_conv(n):
         own = n.op.group == 1 or id(n.arg(0)) in blocked  # type: ignore[attr-defined]
         return _Blocks(v, lanes, False) if own else None
+    if is_vector_norm(n):
+        return _Blocks(v, lanes, False) if id(n.arg(0)) in blocked else None
     read = [blocked[id(u)] for u in n.present() if id(u) in blocked]
     if any(b.whole for b in read):
         return whole if whole and _keeps(lowered[id(n)], k, blocked, 0) else None
@@ -155,6 +161,11 @@ def is_vector_conv(n: Node) -> bool:
     return n.op.group == 1 or n.op.group == x.shape[1] == w.shape[0]
 
 
+def is_vector_norm(n: Node) -> bool:
+    """A normalisation of channels that a kernel reads from channel blocks."""
+    return isinstance(n.op, ChannelNormalization) and not norm_refused(n)
+
+
 def _keeps_channels(expr: TensorExpr, blocked: Blocked, lanes: int) -> bool:
     """Whether every blocked value is read at the channel that is computed, whole blocks apart; with
     no lanes, at channels that depend on the channel alone and places that do not depend on it."""
@@ -190,6 +201,8 @@ def _drop_unused(
 
 def _gains(n: Node, lowered: dict[int, Lowered | None], blocked: Blocked) -> bool:
     if is_vector_conv(n) or is_integer_conv(n) or _any_blocked(n.outputs, blocked):
+        return True
+    if is_vector_norm(n):
         return True
     low = lowered[id(n)]
     # What moves channels to the end, or reduces over the image, reads blocks well.

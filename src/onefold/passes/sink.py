@@ -20,10 +20,12 @@ from onefold.ir.graph import Builder, Node, Value
 from onefold.ops import registry
 from onefold.ops.activation import PRelu
 from onefold.ops.base import Op
+from onefold.ops.conv import Conv
 from onefold.ops.elementwise import Clip, Elementwise
 from onefold.ops.matmul import Gemm, MatMul
 from onefold.ops.movement import Concat, Expand, Slice, Tile, Transpose
 from onefold.ops.nhwc_resize import ResizeBilinear2D, ResizeNearest2D
+from onefold.ops.normalize import ChannelNormalization, LayerNormalization
 from onefold.ops.pad import Pad
 from onefold.ops.quant_arith import AffineDequantize, AffineQuantize
 from onefold.ops.quantize import DequantizeLinear, QuantizeLinear
@@ -96,19 +98,36 @@ def is_free(v: Value, perm: Perm) -> bool:
     return kept == sorted(kept)
 
 
-def awaited(v: Value, perm: Perm, depth: int = 5) -> bool:
-    """Whether the inverse transpose follows for every reader, after few elementwise nodes."""
-    if len(v.uses) > 4:  # nor is a graph made for it to take for ever
-        return False
-    for n in v.uses:
-        if isinstance(n.op, Transpose):
-            if n.op.perm != inverse(perm):
+def awaited(v: Value, perm: Perm, most: int = 16) -> bool:
+    """Whether the inverse transpose follows for all readers, after few nodes that it moves past."""
+    todo, seen = [v], set[int]()
+    while todo:
+        here = todo.pop()
+        if id(here) in seen:
+            continue
+        seen.add(id(here))
+        if not here.uses or len(here.uses) > 4 or len(seen) > most:
+            return False
+        for n in here.uses:
+            if isinstance(n.op, Transpose):
+                if n.op.perm != inverse(perm):
+                    return False
+            elif isinstance(n.op, (Elementwise, Clip)) or takes_channels(n, here):
+                todo.append(n.outputs[0])
+            else:
                 return False
-        elif not isinstance(n.op, (Elementwise, Clip)) or not depth:
-            return False
-        elif not awaited(n.outputs[0], perm, depth - 1):
-            return False
-    return bool(v.uses)
+    return True
+
+
+def takes_channels(n: Node, x: Value) -> bool:
+    """Whether a node treats every place of x alike, with its channels at the end."""
+    if n.arg(0) is not x or len(x.shape) > 5:
+        return False
+    if isinstance(n.op, LayerNormalization):
+        rank = len(x.shape)
+        return not n.op.stats and n.op.axis % rank == rank - 1
+    w = n.const(1) if isinstance(n.op, MatMul) else None
+    return w is not None and w.ndim == 2 and x.dtype.is_float and 0 not in w.shape
 
 
 def worth_it(n: Node, perm: Perm) -> bool:
@@ -220,6 +239,28 @@ def past_image_resize(n: Node, see: Scope) -> Patch | None:
 def reordered(values: Sequence[Any], perm: Perm) -> tuple[Any, ...]:
     """Values given for the transposed axes, in the order of the axes before."""
     return tuple(values[k] for k in inverse(perm))
+
+
+@rewrite("transpose-past-channels", LayerNormalization, MatMul)
+def past_channels(n: Node, see: Scope) -> Patch | None:
+    """What mixes the channels of every place, where they are wanted first again."""
+    perm, op = perm_of(n.input(0)), n.op
+    if perm is None or not takes_channels(n, n.arg(0)) or not worth_it(n, perm):
+        return None
+    if isinstance(op, LayerNormalization):
+        return past(n, see, lambda p: (ChannelNormalization(op.epsilon), p))
+    inner, x = source(n.arg(0))
+    if id(n.arg(0)) in see.pinned:
+        return None
+
+    def build(b: Builder) -> list[Value]:
+        w = n.const(1)
+        assert w is not None
+        kernel = np.ascontiguousarray(w.T).reshape(*w.shape[::-1], *(1 for _ in perm[2:]))
+        y = b.op(Conv(), x, b.const(kernel, name=n.arg(1).name))
+        return [b.op(Transpose(perm), typed(y, n.outputs[0]))]
+
+    return Patch((n, inner), build, (n,))
 
 
 @rewrite("transpose-past-movement", Pad, Slice, Tile, Expand)
@@ -390,5 +431,5 @@ def into_weights(n: Node, see: Scope) -> Patch | None:
 
 RULES = (
     past_elementwise, past_reduction, past_position, past_resize, past_image_resize,
-    past_movement, past_quantize, past_concat, past_reshape, into_weights,
+    past_channels, past_movement, past_quantize, past_concat, past_reshape, into_weights,
 )  # fmt: skip
