@@ -627,8 +627,8 @@ NETS = {
     "hybrid": hybrid_net, "hybrid_depthwise": hybrid_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
-    "norm": norm_net, "matmul_packed": matmul_net, "matmul_both": both_net, "recurrent": recurrent_net,
-    "matmul_bits": bits_net,
+    "norm": norm_net, "matmul_packed": matmul_net, "matmul_both": both_net,
+    "recurrent": recurrent_net, "matmul_bits": bits_net,
 }  # fmt: skip
 
 

@@ -7,8 +7,16 @@ import numpy as np
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.sums import pack_bias
-from onefold.codegen.text import loop_over
-from onefold.codegen.tiles import Group, Machine, groups_of, lane_check, padded, runs_of
+from onefold.codegen.text import braced, loop, loop_over
+from onefold.codegen.tiles import (
+    Group,
+    Machine,
+    f32_machine,
+    groups_of,
+    lane_check,
+    padded,
+    runs_of,
+)
 from onefold.codegen.tiling import Held, stored
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -29,9 +37,9 @@ class Norm(Family):
     blocks = True
 
     def match(self, node: Node, target: Target, options: Options) -> Choice | str:
-        m = Machine.of(target)
-        if m is None:
-            return f"'{target.name}' has no vectors of f32"
+        m = f32_machine(target)
+        if isinstance(m, str):
+            return m
         why = refused(node)
         if why:
             return why
@@ -98,14 +106,14 @@ class _Norm:
                 f"of_norm_moments_{kind}(k, {run.width}, {source}, {used}, mean, inv);",
             ]
             for g in groups_of(self.channels, lanes, 1):
-                body += self._group(r, g, f"{source}", (index_of(n), column), run.width)
+                body += self._group(r, g, source, (index_of(n), column), run.width)
             if shares:
-                ends = [f"of_tiles({e}, {run.first}, {run.width}, {run.count})" for e in _ENDS]
-                body = [f"for (ix {t.name} = {ends[0]}; {t.name} < {ends[1]}; {t.name}++) {{",
-                        *("  " + line for line in body), "}"]  # fmt: skip
-                lines += body
+                ends = [
+                    f"of_tiles({e}, {run.first}, {run.width}, {run.count})" for e in ("from", "to")
+                ]
+                lines += loop(t.name, ends[1], body, ends[0])
             else:
-                lines += ["{", *("  " + x for x in loop_over(t, r.dim, body)), "}"]
+                lines += braced(loop_over(t, r.dim, body))
         lines = loop_over(n, r.dim, lines)
         numbers = f"{float(self.channels)!r}f, {float(self.epsilon).hex()}f"
         return "\n".join([
@@ -129,10 +137,7 @@ class _Norm:
             f"{scale} + {channel}, {shift} + {channel}, acc);",
             *stored(r, lanes, self.index, g, (at[0], block, 0, at[1]), Held("acc", width, width)),
         ]
-        return ["{", *("  " + x for x in loop_over(b, r.dim, body)), "}"]
+        return braced(loop_over(b, r.dim, body))
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> tuple[Dim, ...]:
         return (n, c, *dims.unravel(x, tuple(self.places)))
-
-
-_ENDS = ("from", "to")
