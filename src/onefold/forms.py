@@ -580,11 +580,11 @@ class FormBuilder:
     def _open(
         self, folder: Path, meta: Mapping[str, Any], graph: Graph | None, parts: Sequence[Part]
     ) -> Form:
+        facts = {**meta["report"], "input_dtypes": meta["input_dtypes"],
+                 "refusals": meta["refusals"]}  # fmt: skip
         if meta["plain"]:
             ins, outs = tuple(meta["inputs"]), tuple(meta["outputs"])
             runnable = Loaded(Artifact.open(folder / "part0"))
-            facts = {**meta["report"], "input_dtypes": meta["input_dtypes"],
-                     "refusals": meta["refusals"]}  # fmt: skip
             return Form(ins, outs, ((runnable, ins, outs),), {}, facts, outs)
         assert graph is not None
         names = {id(v): v.name for v in graph.inputs}
@@ -596,8 +596,6 @@ class FormBuilder:
         constants = {id(v): v.data for v in graph.outputs if v.is_const}
         outs = tuple(d.name for d in _kept_outputs(self.program))
         keys = tuple(names.get(id(v), id(v)) for v in graph.outputs)
-        facts = {**meta["report"], "input_dtypes": meta["input_dtypes"],
-                 "refusals": meta["refusals"]}  # fmt: skip
         return Form(tuple(meta["inputs"]), outs, tuple(made), constants, facts, keys)
 
 

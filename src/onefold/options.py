@@ -51,6 +51,11 @@ class Options:
 DEFAULTS = Options()
 
 
+def usual_goal(target: Target) -> str:
+    """What programs for a target are made for where nothing is asked."""
+    return "size" if target.os == "none" else "latency"
+
+
 def check_threads(threads: int) -> None:
     """Raises OptionError."""
     if not isinstance(threads, int) or not 1 <= threads <= 256:

@@ -133,7 +133,7 @@ def test_sums_on_arm64(target: str, kind: str, tmp_path: Path) -> None:
     used = [s.algorithm for s in planned(many.net, target, kind).flat()]
     assert sum(f"_{kind}_" in a for a in used) > len(used) // 2, used
     many = layers()
-    bundle = build_graph(many.net.graph, t, tmp_path, "net", measure=False, precision=kind)
+    bundle = build_graph(many.net.graph, t, tmp_path, "net", Options(kind), measure=False)
     check(many, list(bundle.run(many.net.feeds)), kind)
 
 

@@ -131,7 +131,8 @@ def test_the_same_bits_on_arm64(name: str, tmp_path: Path) -> None:
     for n in (1, 3):
         net = MORE[name]()
         folder = tmp_path / str(n)
-        bundle = build_graph(net.graph, t, folder, "net", "-O2", measure=False, threads=n)
+        options = Options(threads=n, optimize="-O2")
+        bundle = build_graph(net.graph, t, folder, "net", options, measure=False)
         found.append(bundle.run(net.feeds))
     for k, (w, y) in enumerate(zip(*found, strict=True)):
         assert y.tobytes() == w.tobytes(), f"output {k} of {name}"

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,13 @@ from onefold.errors import (
 from onefold.frontend.binding import Binding, ValueNeeded
 from onefold.ir import dims as sizes
 from onefold.ir.graph import Array, Graph
-from onefold.options import Options, check_optimize, check_precision, check_threads
+from onefold.options import (
+    Options,
+    check_optimize,
+    check_precision,
+    check_threads,
+    usual_goal,
+)
 from onefold.plan import plan
 from onefold.plan.program import Program, used_constants
 from onefold.run import elf, emulator, toolchain
@@ -131,10 +137,10 @@ def build(
         graph = graph_for(model, t, shapes, dims, states, values)
         graph.name = stem
         parts.append((graph, t))
+    precision = "f32" if precision == "auto" else precision
+    options = Options(precision, threads, optimize or usual_goal(parts[0][1]), exact)
     with _whole(Path(out)):
-        return _build(
-            parts, out, name, optimize, measure, threads, exact, tuned, precision
-        )
+        return _build(parts, out, name, options, measure, tuned)
 
 
 @contextmanager
@@ -150,39 +156,35 @@ def _whole(folder: Path) -> Iterator[None]:
 
 
 def build_graph(
-    graph: Graph, t: Target, out: Path | str, name: str, optimize: str = "", measure: bool = True,
-    threads: int = 1, exact: bool = False, tuned: bool = False, precision: str = "f32",
+    graph: Graph, t: Target, out: Path | str, name: str, options: Options | None = None,
+    measure: bool = True,
 ) -> Bundle:  # fmt: skip
     """The bundle of an optimised graph; name is the prefix of its symbols. See `build`."""
-    return _build(
-        [(graph, t)], out, name, optimize, measure, threads, exact, tuned, precision
-    )
+    options = options or Options(optimize=usual_goal(t))
+    return _build([(graph, t)], out, name, options, measure, tuned=False)
 
 
 def _build(
-    parts: Sequence[tuple[Graph, Target]], out: Path | str, name: str, optimize: str,
-    measure: bool, threads: int, exact: bool, tuned: bool, precision: str,
+    parts: Sequence[tuple[Graph, Target]], out: Path | str, name: str, options: Options,
+    measure: bool, tuned: bool,
 ) -> Bundle:  # fmt: skip
     """One graph for each level, the least first. Levels without products of the precision compute
-    in f32."""
+    in f32. tuned: kernels are chosen by what has been measured."""
     t = parts[0][1]
-    if threads > 1 and t.os != "linux":
+    if options.threads > 1 and t.os != "linux":
         raise TargetError(
-            f"programs for '{t.name}' run on one thread, not on {threads}",
+            f"programs for '{t.name}' run on one thread, not on {options.threads}",
             why="it has no operating system", kind=TargetError.CANNOT,
             remedy="Build it without --threads.",
         )  # fmt: skip
     require_buildable(t)
-    precision = "f32" if precision == "auto" else precision
-    check_precision(precision, parts[-1][1])
+    check_precision(options.precision, parts[-1][1])
     folder = Path(out).resolve()  # the compiler runs in it
     folder.mkdir(parents=True, exist_ok=True)
-    goal = optimize or ("size" if t.os == "none" else "latency")
     found = []
     for graph, at in parts:
         known = times_for(at) if tuned else None
-        options = Options(precision, threads, goal, exact, tuned=known)
-        found.append(Level(at, plan(graph, at, options)))
+        found.append(Level(at, plan(graph, at, replace(options, tuned=known))))
     share([v.program for v in found])
     leveled = emit_levels(found, name) if len(found) > 1 else None
     program = leveled.program if leveled else found[0].program
