@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onefold.api import Model
     from onefold.forms import Program, Wanted
     from onefold.frontend.binding import Binding
+    from onefold.options import Options
 
 F = TypeVar("F", bound=Callable[..., Any])
 PRECISIONS = ("f32", "bf16", "f16", "auto")
@@ -78,11 +79,18 @@ class Wishes:
         """The program; `more` replaces arguments of `Model.compile`."""
         given: dict[str, Any] = {
             "target": self.target, "precision": self.precision, "threads": self.threads,
-            "optimize": self.optimize or "latency", "exact": self.exact, "tuned": self.tuned,
+            "optimize": self.options().optimize, "exact": self.exact, "tuned": self.tuned,
             "shapes": self.shapes, "dims": self.dims, "states": self.states,
             "values": self.values, "fallback": self.fallback,
         }  # fmt: skip
         return model.compile(**{**given, **more})
+
+    def options(self) -> Options:
+        """What is asked of programs for this machine."""
+        from onefold.options import DEFAULTS, Options
+
+        goal = self.optimize or DEFAULTS.optimize
+        return Options(self.precision, self.threads, goal, self.exact)
 
     def wanted(self) -> Wanted:
         """What is fixed about the model."""

@@ -15,6 +15,7 @@ from onefold.errors import OptionError, TargetError
 if TYPE_CHECKING:
     from onefold.api import Model
     from onefold.dev.tune import Result
+    from onefold.ir.graph import Graph
 
 CALLS = 25  # rounds in which whole calls are compared
 
@@ -85,10 +86,8 @@ def _damaged(n: int) -> str:
 
 
 def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool) -> dict[str, Any]:
-    from onefold.dev.survey import bound
     from onefold.dev.tune import HostRunner, tune
-    from onefold.options import Options, check_optimize, check_precision
-    from onefold.passes import pipeline
+    from onefold.options import check_optimize, check_precision
     from onefold.run.tuned import machine
     from onefold.target import find, runs_here
 
@@ -104,11 +103,9 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
                    "result here with --export and --import.",
         )  # fmt: skip
     check_precision(wishes.precision, target)
-    goal = wishes.optimize or "latency"
-    check_optimize(goal)
-    options = Options(wishes.precision, wishes.threads, goal, wishes.exact)
-    graph, notes = bound(model, wishes.binding())
-    pipeline.run(graph)
+    options = wishes.options()
+    check_optimize(options.optimize)
+    graph, notes = _optimised(wishes, model)
     result = tune(graph, model.name, target, options, budget, HostRunner(target, options), again)
     calls = None
     if whole and any(y.gain > 1 for y in result.layers):
@@ -123,6 +120,16 @@ def _tune(wishes: Wishes, model: Model, budget: float, again: bool, whole: bool)
         ],
         **_summary(result), "calls": calls,
     }  # fmt: skip
+
+
+def _optimised(wishes: Wishes, model: Model) -> tuple[Graph, list[str]]:
+    """The graph that is planned, and notes on the sizes that it has."""
+    from onefold.dev.survey import bound
+    from onefold.passes import pipeline
+
+    graph, notes = bound(model, wishes.binding())
+    pipeline.run(graph)
+    return graph, notes
 
 
 def _one_precision(wishes: Wishes) -> None:
@@ -225,9 +232,7 @@ def _show_list(facts: dict[str, Any], out: Out) -> None:
 
 
 def _forget(wishes: Wishes, model: str | None) -> int:
-    from onefold.dev.survey import Survey, bound, plan_parts
-    from onefold.options import Options
-    from onefold.passes import pipeline
+    from onefold.dev.survey import Survey, plan_parts
     from onefold.run import tuned
     from onefold.target import find
 
@@ -235,11 +240,8 @@ def _forget(wishes: Wishes, model: str | None) -> int:
     if model is None:
         return tuned.forget(lambda r: True)
     target = find(wishes.target)
-    options = Options(wishes.precision, wishes.threads, wishes.optimize or "latency", wishes.exact)
-    graph, _ = bound(wishes.load(model), wishes.binding())
-    pipeline.run(graph)
-    survey = Survey(graph, target)
-    plan_parts(survey, options)
+    survey = Survey(_optimised(wishes, wishes.load(model))[0], target)
+    plan_parts(survey, wishes.options())
     nodes = {n for p in survey.planned for n in p.assembler.kernels.asked}
     machine = tuned.machine(target)
     return tuned.forget(lambda r: r.machine == machine and r.node in nodes)
