@@ -424,6 +424,7 @@ def int_net() -> Net:
     for k in (1, 7, 64, 640):
         quantized(net, QuantFullyConnected, (3, k), (17, k), 17, zero_x=-3, zero_y=9)
     quantized(net, QuantFullyConnected, (1, 9), (6, 9), 6, "u8")
+    halves(net)
     for c in (1, 8, 15, 16, 17, 33):  # depthwise, of one channel
         quantized(net, QuantDepthwiseConv2D, (1, 9, 7, 1), (1, 5, 4, c), c, zero_x=-128,
                   strides=(2, 1), pads=(2, 1, 2, 2))
@@ -442,6 +443,29 @@ def int_depthwise_net() -> Net:
     quantized(net, op, (1, 10, 11, 8), (1, 3, 3, 8), 8, dilations=(2, 2), pads=(2, 2, 2, 2))
     quantized(net, op, (1, 10, 11, 8), (1, 3, 3, 8), 8, "u8", pads=(0, 0, 1, 1))
     return net
+
+
+def halves(net: Net) -> None:
+    """Layers of small sums whose factors are powers of two, or nearly: many results lie halfway
+    between integers; some of the sums may be too large for the form of whole vectors."""
+    rng, k = net.rng, net.builder
+    for columns in (1, 3, 4, 9):
+        for shifts in ((-7, 2), (-9, -1), (-31, -20), (14, 16), (19, 24)):
+            for attrs in ({}, {"lo": 5, "zero_y": 5}, {"zero_y": -9, "hi": 100}):
+                for op, once in ((QuantConv2D, False), (QuantConv2D, True),
+                                 (QuantFullyConnected, True)):  # fmt: skip
+                    if once and shifts[1] > 22:  # beyond i32 it is not defined
+                        continue
+                    windows = op is QuantConv2D
+                    x = net.integers(*((1, 1, columns, 4) if windows else (columns, 4)))
+                    consts = (
+                        rng.integers(-1, 2, (17, 1, 1, 4) if windows else (17, 4)).astype(np.int8),
+                        rng.integers(-3, 4, 17).astype(np.int32),
+                        np.resize([1 << 30, (1 << 31) - 1, 3 << 29], 17).astype(np.int32),
+                        rng.integers(*shifts, 17).astype(np.int32),
+                    )
+                    made = op(dtype=dtypes.i8, once=once, **attrs)
+                    net.output(net.op(made, x, *[k.const(c) for c in consts]))
 
 
 def hybrid(

@@ -20,7 +20,7 @@ from onefold.ops.quantized import BIAS, MULTIPLIER, W_ZERO, X_ZERO, Y_ZERO, QCon
 
 Pair = tuple[int, int]
 
-FAR = 2.0**30  # scaled sums beyond it do not fit the conversion to i32
+FAR = 2.0**30  # sums and scaled sums beyond it do not fit the conversions
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class FixedPoint:
         return self.multiplier.astype(np.int32), self.shift.astype(np.int32)
 
     def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
-        ends = f"{int(self.once)}, {layer.lo}, {layer.hi}, {layer.zero_y}"
+        far = bool(np.any(layer.most * 2.0 ** np.maximum(self.shift, 0) >= FAR))
+        ends = f"{int(self.once)}, {int(far)}, {int(layer.dtype is dtypes.i8)}"
+        ends += f", {layer.lo}, {layer.hi}, {layer.zero_y}"
         return f"of_end_fixed({{}}, {', '.join(arrays)}, {ends}, (uint8_t *)q);"
 
 
@@ -62,9 +64,7 @@ class FloatScale:
         return (self.factor.astype(np.float32),)
 
     def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
-        total = np.abs(layer.weights.astype(np.int64)).reshape(len(layer.weights), -1).sum(axis=1)
-        most = total * 255.0 + (0 if layer.bias is None else np.abs(layer.bias.astype(np.float64)))
-        far = bool(np.any(most * np.abs(self.factor) > FAR))
+        far = bool(np.any(layer.most * np.abs(self.factor) > FAR))
         ends = f"{int(far)}, {int(layer.dtype is dtypes.i8)}, {layer.lo}, {layer.hi}"
         return f"of_end_scale({{}}, {', '.join(arrays)}, {ends}, {layer.zero_y}, (uint8_t *)q);"
 
@@ -139,6 +139,13 @@ class Layer:
     @property
     def depthwise(self) -> bool:
         return self.groups == self.size[2] == self.result[2]
+
+    @property
+    def most(self) -> Array:
+        """Of each channel, what no sum of it is larger than."""
+        total = np.abs(self.weights.astype(np.int64)).reshape(len(self.weights), -1).sum(axis=1)
+        bias = 0 if self.bias is None else np.abs(self.bias.astype(np.float64))
+        return np.asarray(total * 255.0 + bias)
 
     def in_one_row(self) -> Layer:
         """The same layer with all columns in one row, where its input may be read like that."""

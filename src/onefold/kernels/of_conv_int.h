@@ -6,14 +6,8 @@
 //   of_dot4: bytes, four at a time (AVX-512 VNNI: u8 times i8; Arm dot product: i8 times i8)
 //   of_dot2: i16, two at a time (x86), or one after the other elsewhere
 #pragma once
-#include "of_vec.h"
-#if defined(__SSE2__)
-#include <immintrin.h>
-#elif defined(__ARM_NEON)
-#include <arm_neon.h>
-#endif
+#include "of_int_ends.h"
 
-typedef int32_t of_vi __attribute__((vector_size(OF_LANES * 4), may_alias));
 typedef int16_t of_vh __attribute__((vector_size(OF_LANES * 2), may_alias));
 typedef int16_t of_vhu __attribute__((vector_size(OF_LANES * 2), aligned(2), may_alias));
 
@@ -265,111 +259,3 @@ AI void of_depthwise_dot_tile(const struct of_depthwise_dot k, const int T, ix o
   OF_UNROLL for (int t = 0; t < T; t++) _mm512_storeu_si512(out + t * OF_LANES, acc[t]);
 }
 #endif
-
-// x * m 2^(s - 31) with TFLite's two roundings, the same numbers as of_multiply_by_quantized_multiplier for m >= 0, in
-// operations that every vector unit has: (p + 2^30) >> 31 is what the first rounding does to either sign.
-AI int32_t of_requantize_i32(int32_t x, int32_t m, int32_t s) {
-  const int32_t left = s > 0 ? s : 0, right = s > 0 ? 0 : -s;
-  const int64_t p = (int64_t)(int32_t)((uint32_t)x << left) * m;
-  const int32_t h = (int32_t)((uint64_t)(p + (1 << 30)) >> 31);
-  const int32_t mask = (int32_t)((1u << right) - 1), rest = h & mask;
-  return (h >> right) + (rest > (mask >> 1) + (h < 0));
-}
-
-// The end of a tile of TFLite's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes]; bytes of either
-// sign.
-AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *m, const int32_t *s,
-                     const bool once, const int lo, const int hi, const int zero, uint8_t *q) {
-  const int room = (T + 3) / 4 * 4;
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
-      const int32_t x = acc[(b * pitch + t) * OF_LANES + l], mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
-      const int32_t y = once ? of_multiply_by_quantized_multiplier_away_i32(x, mc, sc) : of_requantize_i32(x, mc, sc);
-      q[(b * room + t) * OF_LANES + l] = (uint8_t)of_min_i32(of_max_i32(y + zero, lo), hi);
-    }
-}
-
-// The end of a tile of TFLite's hybrid layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes], less the
-// input's zero point times the sum of each channel's weights, by factors m and the input's.
-AI void of_end_dynamic(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const float *bias,
-                       const int32_t *total, const float scale, const int32_t zero, float *q) {
-  const int room = (T + 3) / 4 * 4;
-  OF_UNROLL for (int b = 0; b < B; b++)
-    OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
-      const int at = b * OF_LANES + l;
-      const int32_t x = acc[(b * pitch + t) * OF_LANES + l] - zero * total[at];
-      q[(b * room + t) * OF_LANES + l] = (float)x * m[at] * scale + bias[at];
-    }
-}
-
-// Four vectors of integers to bytes: zero added, saturated twice on the way.
-#if defined(__SSE2__)
-#define OF_PACKS(BITS, SHAPE)                                                                           \
-  const SHAPE z = _mm##BITS##_set1_epi16((short)zero);                                                  \
-  const SHAPE u = _mm##BITS##_adds_epi16(_mm##BITS##_packs_epi32((SHAPE)r[0], (SHAPE)r[1]), z);         \
-  const SHAPE v = _mm##BITS##_adds_epi16(_mm##BITS##_packs_epi32((SHAPE)r[2], (SHAPE)r[3]), z);         \
-  const SHAPE y = sign ? _mm##BITS##_packs_epi16(u, v) : _mm##BITS##_packus_epi16(u, v);
-#endif
-#if defined(__AVX512BW__)
-AI void of_pack(const of_vi *r, const int zero, const bool sign, uint8_t *q) {
-  OF_PACKS(512, __m512i)
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_store_si512(q, _mm512_permutexvar_epi32(order, y));
-}
-#elif defined(__AVX2__)
-AI void of_pack(const of_vi *r, const int zero, const bool sign, uint8_t *q) {
-  OF_PACKS(256, __m256i)
-  _mm256_store_si256((__m256i *)q, _mm256_permutevar8x32_epi32(y, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-}
-#elif defined(__SSE2__)
-AI void of_pack(const of_vi *r, const int zero, const bool sign, uint8_t *q) {
-  OF_PACKS(, __m128i)
-  _mm_store_si128((__m128i *)q, y);
-}
-#elif defined(__ARM_NEON)
-AI void of_pack(const of_vi *r, const int zero, const bool sign, uint8_t *q) {
-  const int16x8_t z = vdupq_n_s16((int16_t)zero);
-  const int16x8_t u = vqaddq_s16(vcombine_s16(vqmovn_s32((int32x4_t)r[0]), vqmovn_s32((int32x4_t)r[1])), z);
-  const int16x8_t v = vqaddq_s16(vcombine_s16(vqmovn_s32((int32x4_t)r[2]), vqmovn_s32((int32x4_t)r[3])), z);
-  if (sign) vst1q_s8((int8_t *)q, vcombine_s8(vqmovn_s16(u), vqmovn_s16(v)));
-  else vst1q_u8(q, vcombine_u8(vqmovun_s16(u), vqmovun_s16(v)));
-}
-#endif
-
-// To the nearest integer, halves to even.
-AI of_vi of_rounded(of_vf x) {
-#if defined(__AVX512F__)
-  return (of_vi)_mm512_cvtps_epi32((__m512)x);
-#elif defined(__AVX2__)
-  return (of_vi)_mm256_cvtps_epi32((__m256)x);
-#elif defined(__SSE2__)
-  return (of_vi)_mm_cvtps_epi32((__m128)x);
-#else
-  return (of_vi)vcvtnq_s32_f32((float32x4_t)x);
-#endif
-}
-
-// The end of a tile of ONNX's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes] by factors m, in
-// bytes of the type that `sign` tells. far: what is scaled may lie beyond i32.
-AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const bool far,
-                     const bool sign, const int lo, const int hi, const int zero, uint8_t *q) {
-  const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
-  OF_UNROLL for (int b = 0; b < B; b++) {
-    const of_vf mv = *(const of_vf *)(m + b * OF_LANES);
-    OF_UNROLL for (int t = 0; t < T; t += 4) {
-      of_vi r[4];
-      OF_UNROLL for (int j = 0; j < 4; j++) {
-        of_vf v = {0};
-        if (t + j < T) v = __builtin_convertvector(*(const of_vi *)(acc + (b * pitch + t + j) * OF_LANES), of_vf) * mv;
-        if (far) v = of_vmin(of_vmax(v, (of_vf){0} - 1000.0f), (of_vf){0} + 1000.0f);
-        r[j] = of_rounded(v);
-      }
-      of_pack(r, zero, sign, q + b * size + t * OF_LANES);
-    }
-  }
-  if (sign ? lo > -128 || hi < 127 : lo > 0 || hi < 255)
-    OF_SIMD for (int i = 0; i < B * size; i++) {
-      const int v = sign ? (int8_t)q[i] : q[i];
-      q[i] = (uint8_t)(v < lo ? lo : v > hi ? hi : v);
-    }
-}
