@@ -86,7 +86,8 @@ AI struct of_fixed of_fixed_of(const int32_t *m, const int32_t *s, const bool on
     const of_vw r = (of_vw)OF_M(srli_epi64)(OF_M(slli_epi64)((of_m)right, odd ? 0 : 32), 32);
     const of_vw half = (of_vw)OF_M(sllv_epi64)((of_m)((of_vw){0} + ((int64_t)1 << 31)), (of_m)r);
     f.m[odd] = (of_vw)OF_M(srli_epi64)(*(const of_m *)m, odd ? 32 : 0);
-    f.more[odd] = once ? half : (half & (r != 0)) + ((int64_t)1 << 31);
+    f.more[odd] = half;
+    if (!once) f.more[odd] = (half & (r != 0)) + ((int64_t)1 << 31);
   }
   return f;
 }
@@ -98,7 +99,9 @@ AI of_vi of_fixed_scaled(const struct of_fixed f, const of_vi x, const bool once
   of_vw p[2];
   OF_UNROLL for (int odd = 0; odd < 2; odd++) {
     p[odd] = (of_vw)OF_M(mul_epi32)(odd ? OF_M(srli_epi64)(v, 32) : v, (of_m)f.m[odd]);
-    p[odd] += once && !relu ? f.more[odd] + (p[odd] >> 63) : f.more[odd];
+    const of_vw below = p[odd] >> 63;
+    p[odd] += f.more[odd];
+    if (once && !relu) p[odd] += below;
   }
   of_vi h = (of_vi)of_high_halves((of_m)p[0], (of_m)p[1]);
   if (!once && !relu) h -= (of_vi)OF_M(srlv_epi32)((of_m)x, (of_m)f.below);
