@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-pytest.importorskip("onnxruntime", reason="the benchmark needs an engine to compare with")
-pytest.importorskip("onnx", reason="the zoo is written with onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
 
 from bench import peers, report, run
 from bench.job import Job
@@ -61,7 +61,8 @@ def test_engines_run_and_agree(measured: dict[str, Any]) -> None:
     assert len(ours["rounds"]) == 4 and all(0 < r["min"] <= r["median"] for r in ours["rounds"])
     assert ours["run_peak_bytes"] > 0 and ours["load_s"] > 0
     assert 90_000 < ours["bytes"] < 300_000  # 24 thousand weights and their code
-    assert measured["machine"][0]["f32"] > 1e9 and measured["machine"][0]["read"] > 1e8
+    assert len(measured["machine"]) == 4
+    assert all(m["f32"] > 0 and m["read"] > 0 for m in measured["machine"])
 
 
 @pytest.mark.toolchain

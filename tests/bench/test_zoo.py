@@ -9,8 +9,8 @@ import pytest
 
 import onefold
 
-pytest.importorskip("onnxruntime", reason="the zoo is computed with ONNX Runtime while it is built")
-pytest.importorskip("onnx", reason="the zoo is written with onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
 
 from bench import networks
 from bench.zoo import NETWORKS

@@ -10,12 +10,18 @@ import numpy as np
 import onnxruntime as ort
 from onnx import helper as h
 from onnx import numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 ort.set_default_logger_severity(4)  # what it refuses is expected
 CHANNELS = (1, 3, 4, 5, 8, 16, 17, 24, 33)
 LARGEST = 30_000
 Rng = np.random.Generator
 Step = Callable[["Net"], None]
+
+
+REFUSALS = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
+            ort_errors.NotImplemented, ort_errors.RuntimeException)  # fmt: skip
+"""What ONNX Runtime raises for a model or sizes that it does not take."""
 
 
 class Unfit(Exception):
@@ -78,7 +84,7 @@ class Net:
         live = {n: a for n, a in used.items() if n not in self.constants}
         try:
             results = session(self.model([node], live, names)).run(None, live)
-        except Exception as e:
+        except REFUSALS as e:
             raise Unfit from e
         if any(not 0 < a.size < LARGEST or not np.isfinite(a).all() for a in results):
             raise Unfit

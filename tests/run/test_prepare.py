@@ -220,6 +220,7 @@ program(np.zeros((1, 1, 8, 8), np.float32))
 print(program.compiles, *sorted(n for n in set(sys.modules) - before if n.startswith("onefold.")))
 """
 
+
 def test_a_warm_start_imports_what_running_needs() -> None:
     """No importer, operator, pass, planner or generator of code."""
     onefold.load(DIGITS).compile()

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +87,14 @@ def test_more_threads_than_cpus_are_told_about(monkeypatch: pytest.MonkeyPatch) 
 def test_many_callers_of_one_program() -> None:
     program = ready(digits(3), image(0))
     want = [digits(1)(image(k)) for k in range(4)]
-    wrong: list[Exception] = []
 
     def call(k: int) -> None:
-        try:
-            for _ in range(50):
-                same(program(image(k)), want[k])
-        except Exception as e:
-            wrong.append(e)
+        for _ in range(50):
+            same(program(image(k)), want[k])
 
-    callers = [threading.Thread(target=call, args=(k,)) for k in range(4)]
-    for c in callers:
-        c.start()
-    for c in callers:
-        c.join(120)
-    assert not wrong
+    with ThreadPoolExecutor(4) as callers:
+        for done in [callers.submit(call, k) for k in range(4)]:
+            done.result(120)
 
 
 def test_two_programs_share_the_helpers() -> None:
@@ -124,13 +118,24 @@ def test_programs_come_and_go() -> None:
     assert threading.active_count() == before + 1
 
 
-def test_helpers_without_work_take_no_time() -> None:
+def asleep() -> bool:
+    """Whether all helpers wait until the system wakes them."""
+    helpers = [t for t in threading.enumerate() if t.name.startswith("onefold-")]
+    assert len(helpers) >= 3
+    facts = [Path(f"/proc/self/task/{t.native_id}/stat").read_text() for t in helpers]
+    return all(text.rpartition(")")[2].split()[0] == "S" for text in facts)
+
+
+def test_helpers_without_work_sleep() -> None:
     program = ready(digits(4), image(0))
     program(image(0))
-    time.sleep(0.3)  # longer than they wait before they sleep
-    begin = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - begin < 0.05
+    end = time.monotonic() + 30
+    while not asleep():
+        assert time.monotonic() < end, "helpers do not fall asleep"
+        time.sleep(0.01)
+    for _ in range(20):
+        time.sleep(0.01)
+        assert asleep()
 
 
 def lookup(folder: Path) -> Path:
@@ -267,20 +272,23 @@ def test_an_interrupt_ends_the_process(tmp_path: Path) -> None:
     assert b"KeyboardInterrupt" in err
 
 
-def test_a_forked_child_has_an_arena_of_its_own(tmp_path: Path) -> None:
+def test_a_forked_child_has_an_arena_of_its_own() -> None:
     from onefold.run.library import Block
 
     block = Block(64)
     block.fill(b"parent")
     child = os.fork()
     if child == 0:
-        block.fill(b"child!")
-        os._exit(0)
-    os.waitpid(child, 0)
+        try:
+            block.fill(b"child!")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert bytes(block._map[:6]) == b"parent"
 
 
-def test_the_function_without_a_team(tmp_path: Path) -> None:
+def test_the_function_without_a_team() -> None:
     """PREFIX_run of a program for several threads runs on the calling one."""
     import ctypes
 
