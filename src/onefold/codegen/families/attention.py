@@ -8,7 +8,7 @@ from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import is_even, parts_for
 from onefold.codegen.text import loop, loop_over
-from onefold.codegen.tiles import Machine, f32_machine, lane_check, padded, runs_of
+from onefold.codegen.tiles import Machine, Run, f32_machine, lane_check, padded, runs_of
 from onefold.codegen.views import View, plain, view_of
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim, Sym
@@ -18,6 +18,7 @@ from onefold.ops.attention import Attention
 from onefold.options import Options
 from onefold.target import Target
 
+SIZES = {"float": 4, "uint16_t": 2}
 FEWEST = 4  # queries for which packing keys and values pays
 
 
@@ -28,101 +29,151 @@ class FusedAttention(Family):
     ops = ("Attention",)
 
     def match(self, node: Node, target: Target, options: Options) -> list[Choice] | str:
-        op, q, k, v = node.op, node.arg(0), node.arg(1), node.arg(2)
-        assert isinstance(op, Attention)
-        m = f32_machine(target, q.dtype, k.dtype, v.dtype)
+        m = machine_for(node, target)
         if isinstance(m, str):
             return m
-        if op.scores >= 0 or op.softcap or op.left >= 0 or op.right >= 0 or op.from_end:
-            return "it gives its scores, caps them, or sees a window"
-        if node.input(4) is not None or node.input(5) is not None:
-            return "it has lengths or a sink"
-        if not dims.is_static((*q.shape[1:], *k.shape[1:], *v.shape[1:])):
-            return "its sizes are open"
-        if 0 in (*q.shape, *k.shape, *v.shape):
-            return "it is empty"
-        if dims.bounds(q.shape[2])[1] < FEWEST:
-            return "it has too few queries for packing the keys to pay"
-        mask = node.input(3)
-        if mask is not None:
-            one = mask.is_const and mask.tensor.size == 1
-            if mask.dtype not in (dtypes.f32, dtypes.b1) or one:
-                return f"its mask is {mask.type}"
-            if not mask.shape or mask.shape[-1] != k.shape[2]:
-                return "its mask does not tell every key"
-        most = min(m.sums // 2, 8, size(q.shape[2]))
+        most = min(m.sums // 2, 8, size(node.arg(0).shape[2]))
         tiles = dict.fromkeys(min(t, most) for t in (8, 4, 6))
-        return [_Attention(node, m, options.threads, t).choice() for t in tiles]
+        return [_Fused(node, m.lanes, options.threads, t).choice() for t in tiles]
 
 
-class _Attention:
-    def __init__(self, node: Node, m: Machine, threads: int, tile: int) -> None:
+def machine_for(node: Node, target: Target) -> Machine | str:
+    """The vectors by which attention is computed for a few queries at a time, or why it is not."""
+    op, q, k, v = node.op, node.arg(0), node.arg(1), node.arg(2)
+    assert isinstance(op, Attention)
+    m = f32_machine(target, q.dtype, k.dtype, v.dtype)
+    if isinstance(m, str):
+        return m
+    if op.scores >= 0 or op.softcap or op.left >= 0 or op.right >= 0 or op.from_end:
+        return "it gives its scores, caps them, or sees a window"
+    if node.input(4) is not None or node.input(5) is not None:
+        return "it has lengths or a sink"
+    if not dims.is_static((*q.shape[1:], *k.shape[1:], *v.shape[1:])):
+        return "its sizes are open"
+    if 0 in (*q.shape, *k.shape, *v.shape):
+        return "it is empty"
+    if dims.bounds(q.shape[2])[1] < FEWEST:
+        return "it has too few queries for packing the keys to pay"
+    mask = node.input(3)
+    if mask is not None:
+        one = mask.is_const and mask.tensor.size == 1
+        if mask.dtype not in (dtypes.f32, dtypes.b1) or one:
+            return f"its mask is {mask.type}"
+        if not mask.shape or mask.shape[-1] != k.shape[2]:
+            return "its mask does not tell every key"
+    return m
+
+
+class Tiled:
+    """Attention for `tile` queries at a time: the loops, the mask and the result. How keys and
+    values are packed and met is said by subclasses."""
+
+    kind = "attention"
+    headers: tuple[str, ...] = ()
+
+    def __init__(self, node: Node, threads: int, tile: int, steps: tuple[int, int]) -> None:
         op, q, k, v = node.op, node.arg(0), node.arg(1), node.arg(2)
         assert isinstance(op, Attention)
-        self.node, self.m, self.op = node, m, op
+        self.node, self.op = node, op
         self.batch = q.shape[0]
         self.heads, self.queries, self.e = (size(d) for d in q.shape[1:])
         self.groups, self.keys = size(k.shape[1]), size(k.shape[2])
         self.f = size(v.shape[3])
         self.views = [_rows(x) for x in (q, k, v)]
         self.mask = node.input(3)
+<<<<<<< HEAD
         self.tile = tile  # queries at a time
         self.padded = padded(self.keys, m.lanes)
         self.width = padded(self.f, m.lanes)
         self.cost = self.op.macs(node) / m.lanes
+=======
+        self.tile = tile
+        # columns of a row of scores, and of a row of the result
+        self.padded, self.width = padded(self.keys, steps[0]), padded(self.f, steps[1])
+>>>>>>> 30fdf92 (Attention in bf16 by the matrix unit: scores and sums of values by tiles, softmax in f32)
         # Threads pack keys and values for themselves: they take heads, or queries of all heads.
         self.own = parts_for(self.cost, threads)
         self.by_heads = is_even(self.groups, self.own)
 
+    # -- of the kernel ---------------------------------------------------------------------------
+
+    @property
+    def cost(self) -> float:
+        """Estimated cycles."""
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> tuple[tuple[str, str, int], ...]:
+        """Scratch memory of one thread: type, name and elements of each part; among them `s`, the
+        scores of a tile, in rows of `pitch`."""
+        raise NotImplementedError
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one row of scores to the next."""
+        return self.padded
+
+    def runs(self) -> list[Run]:
+        """The tiles of the queries."""
+        return runs_of(self.queries, self.tile)
+
+    def pack(self, keys: str, values: str) -> list[str]:
+        """Packs the keys and values of a head."""
+        raise NotImplementedError
+
+    def scores(self, width: int, rows: str) -> list[str]:
+        """Statements that give `s` for `width` queries and the first `seen` keys."""
+        raise NotImplementedError
+
+    def sums(self, width: int) -> list[str]:
+        """Statements that give acc[width][self.width] from `s`, and inv[width]."""
+        raise NotImplementedError
+
+    # -- text ------------------------------------------------------------------------------------
+
     def choice(self) -> Choice:
         reads = [v.base for v in self.views] + ([] if self.mask is None else [self.mask])
         return Choice(
-            f"attention_{self.tile}", self.node, tuple(reads), self.packed, self.render,
-            lambda s: True, ("of_attention_tile.h",), 4 * self.own * self._floats(), self.cost,
+            f"{self.kind}_{self.tile}", self.node, tuple(reads), self.packed, self.render,
+            lambda s: True, self.headers, self.own * self._bytes(), self.cost,
         )  # fmt: skip
 
-    def _floats(self) -> int:
+    def _bytes(self) -> int:
         """Scratch memory of one thread."""
-        return self.padded * self.e + self.keys * self.width + self.tile * self.padded
+        return sum(padded(SIZES[kind] * count, 64) for kind, _, count in self.parts)
 
     def packed(self) -> tuple[Array, ...]:
         return ()
 
     def render(self, r: Rendering) -> str:
         q, k, v = r.pointers[:3]
-        scratch = r.pointers[-1]
         self.r = r
         b, g = counter(self.batch, "i"), counter(self.groups, "i")
         h = counter(self.heads // self.groups, "i")
         head = dims.add(dims.mul(index_of(g), self.heads // self.groups), index_of(h))
         keys = self._from(k, 1, (index_of(b), index_of(g), 0, 0))
         values = self._from(v, 2, (index_of(b), index_of(g), 0, 0))
-        body = [
-            f"of_attention_keys(a, {self.keys}, {keys}, {self._step(1)}, kt);",
-            f"of_attention_values(a, {self.keys}, {values}, {self._step(2)}, pv);",
-            *self._loop(h, self._head(q, index_of(b), head)),
-        ]
+        body = [*self.pack(keys, values), *self._loop(h, self._head(q, index_of(b), head))]
         lines = self._loop(g, body)
+        place = r.pointers[-1]
         if r.team.parts > 1:
-            scratch = f"({scratch} + me.part * {4 * self._floats()})"
+            place = f"({place} + me.part * {self._bytes()})"
             if self.by_heads:
                 lines = loop(g.name, "to", body, "from")
         lines = self._loop(b, lines)
         if r.team.parts > 1:
             lines.insert(0, r.team.bounds(str(self.groups if self.by_heads else self.queries)))
-        kt, pv = self.padded * self.e, self.keys * self.width
-        scale = float(self.op.scale).hex()
-        return "\n".join([
-            lane_check(self.m.lanes),
-            f"const struct of_attention a = {{{self.e}, {self.f}, {scale}}};",
-            f"float *const kt = (float *){scratch}, *const pv = kt + {kt}, *const s = pv + {pv};",
-            *lines,
-        ])  # fmt: skip
+        head_lines = []
+        at = 0
+        for kind, name, count in self.parts:
+            head_lines.append(f"{kind} *const {name} = ({kind} *)({place} + {at});")
+            at += padded(SIZES[kind] * count, 64)
+        return "\n".join([*head_lines, *lines])
 
     def _head(self, q: str, b: Dim, head: Dim) -> list[str]:
         """All queries of a head."""
         lines: list[str] = []
-        for run in runs_of(self.queries, self.tile):
+        for run in self.runs():
             t = counter(run.count, "i")
             first = dims.add(dims.mul(index_of(t), run.width), run.first)
             rows = self._from(q, 0, (b, head, first, 0))
@@ -132,13 +183,11 @@ class _Attention:
                 seen = f"of_max_ix(0, of_min_ix({self.keys}, {self.r.dim(last)}))"
             body = [
                 f"const ix seen = {seen};",
-                f"of_attention_scores(a, {run.width}, seen, {rows}, {self._step(0)}, kt, s, "
-                f"{self.padded});",
+                *self.scores(run.width, rows),
                 *self._hide(b, head, first, run.width),
                 f"float inv[{run.width}];",
-                f"float acc[{run.width * self.width}] __attribute__((aligned(64)));",
-                f"of_attention_softmax({run.width}, seen, {self.padded}, s, inv);",
-                f"of_attention_sums(a, {run.width}, seen, s, {self.padded}, pv, inv, acc);",
+                f"float acc[{self.room(run.width) * self.width}] __attribute__((aligned(64)));",
+                *self.sums(run.width),
                 *self._undefined(run.width),
                 *self._store(b, head, first, run.width),
             ]
@@ -149,11 +198,15 @@ class _Attention:
                 lines += loop(t.name, f"of_tiles(to, {tiles})", body, f"of_tiles(from, {tiles})")
         return lines
 
+    def room(self, width: int) -> int:
+        """Rows of acc for so many queries."""
+        return width
+
     def _hide(self, b: Dim, head: Dim, first: Dim, width: int) -> list[str]:
         """The mask on the scores of a tile, and the keys that come later."""
         lines: list[str] = []
         t = counter(width, "i")
-        row = f"s[{self.r.dim(index_of(t))} * {self.padded} + j]"
+        row = f"s[{self.r.dim(index_of(t))} * {self.pitch} + j]"
         if self.mask is not None:
             shape = (1,) * (4 - len(self.mask.shape)) + tuple(self.mask.shape)
             at: Dim = 0
@@ -187,12 +240,54 @@ class _Attention:
     def _from(self, pointer: str, k: int, index: Sequence[Dim]) -> str:
         return f"{pointer} + {self.r.dim(self.views[k].at(index))}"
 
-    def _step(self, k: int) -> str:
+    def apart(self, k: int) -> str:
         """Elements from one row of the queries, keys or values to the next."""
         return self.r.dim(self.views[k].steps[2])
 
     def _loop(self, c: Sym, body: Sequence[str]) -> list[str]:
         return loop_over(c, self.r.dim, body)
+
+
+class _Fused(Tiled):
+    """By vectors, in f32."""
+
+    headers = ("of_attention_tile.h",)
+
+    def __init__(self, node: Node, lanes: int, threads: int, tile: int) -> None:
+        self.lanes = lanes
+        super().__init__(node, threads, tile, (lanes, lanes))
+
+    @property
+    def cost(self) -> float:
+        return self.op.macs(self.node) / self.lanes
+
+    @property
+    def parts(self) -> tuple[tuple[str, str, int], ...]:
+        return (
+            ("float", "kt", self.padded * self.e), ("float", "pv", self.keys * self.width),
+            ("float", "s", self.tile * self.padded),
+        )  # fmt: skip
+
+    def render(self, r: Rendering) -> str:
+        sizes = f"{{{self.e}, {self.f}, {float(self.op.scale).hex()}}}"
+        head = [lane_check(self.lanes), f"const struct of_attention a = {sizes};"]
+        return "\n".join([*head, super().render(r)])
+
+    def pack(self, keys: str, values: str) -> list[str]:
+        return [
+            f"of_attention_keys(a, {self.keys}, {keys}, {self.apart(1)}, kt);",
+            f"of_attention_values(a, {self.keys}, {values}, {self.apart(2)}, pv);",
+        ]
+
+    def scores(self, width: int, rows: str) -> list[str]:
+        rest = f"{rows}, {self.apart(0)}, kt, s, {self.pitch}"
+        return [f"of_attention_scores(a, {width}, seen, {rest});"]
+
+    def sums(self, width: int) -> list[str]:
+        return [
+            f"of_attention_softmax({width}, seen, {self.pitch}, s, inv);",
+            f"of_attention_sums(a, {width}, seen, s, {self.pitch}, pv, inv, acc);",
+        ]
 
 
 def _rows(v: Value) -> View:
