@@ -8,7 +8,7 @@ gates, computed for a few vectors of hidden units as soon as their sums are ther
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,45 @@ from onefold.ir.types import TensorType
 from onefold.ops.base import Code, Lowering, Op, Refusal, operator, registry
 from onefold.ops.recurrent import Function, Places, Recurrent, activation
 
-SUMS = 8  # vectors of sums at once, OF_MAX_B
+ROWS = 16  # sequences of a tile
+TO = 32  # hidden units that a rounded hidden state is filled up to
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the hidden state meets its weights.
+
+    dtype: of the weights; sums: vectors of them at once; run: hidden units of one step; pair: those
+    that meet together, which lie side by side where they are `mixed`.
+    """
+
+    dtype: dtypes.DType
+    header: str
+    sums: int = 8  # OF_MAX_B
+    run: int = 2
+    pair: int = 2
+    mixed: bool = True
+
+
+KINDS = {
+    "f32": Kind(dtypes.f32, "of_cells.h", run=1, pair=1),
+    "bf16": Kind(dtypes.bf16, "of_cells_narrow.h"),
+    "f16": Kind(dtypes.f16, "of_cells_narrow.h", mixed=False),
+    "tiles": Kind(dtypes.bf16, "of_cells_tiles.h", sums=4, run=TO),
+}
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Where the text of some gates stands: weights from `at` on; texts of the row of the products,
+    of the result and of the state; sequences of a tile; direction."""
+
+    k: Lowering
+    gates: Sequence[int]
+    at: int
+    where: tuple[str, str, str]
+    high: int
+    d: int
 
 
 @operator
@@ -33,6 +71,7 @@ class RecurrentSteps(Op):
     blocks of `lanes` hidden units gate by gate, the last one filled up; the recurrent weights as
     `pack` makes them [D, size]; the bias [D, H] of a candidate whose product the reset gate scales;
     sequence_lens, initial_h, initial_c and peepholes as the cell has them. Results: the cell's.
+    kind: one of KINDS; where it is not f32 the hidden state is rounded before it meets the weights.
     """
 
     cell: str = "RNN"
@@ -45,6 +84,7 @@ class RecurrentSteps(Op):
     linear_before_reset: bool = False
     input_forget: bool = False
     cell_clip: float = 0.0
+    kind: str = "f32"
 
     def made(self) -> Recurrent:
         """The whole cell."""
@@ -69,13 +109,22 @@ class RecurrentSteps(Op):
         return padded(self.hidden, self.lanes)
 
     @property
+    def way(self) -> Kind:
+        return KINDS[self.kind]
+
+    @property
+    def rows(self) -> int:
+        """Hidden units of whole steps, as the weights have them."""
+        return padded(self.hidden, self.way.run)
+
+    @property
     def width(self) -> int:
         """Products of one direction."""
         return self.made().gates * self.padded
 
     def groups(self, gates: Sequence[int]) -> list[Group]:
         """The vectors of hidden units whose gates are summed at once."""
-        return groups_of(self.hidden, self.lanes, max(SUMS // len(gates), 1))
+        return groups_of(self.hidden, self.lanes, max(self.way.sums // len(gates), 1))
 
     def columns(self, w: Array) -> Array:
         """Gates [..., G * H] as the products of the input have them, [..., blocks * G * lanes]."""
@@ -87,27 +136,34 @@ class RecurrentSteps(Op):
         return out.reshape(*lead, -1)
 
     def pack(self, r: Array) -> Array:
-        """Recurrent weights [D, H, G * H], group by group [H][vectors][gates][lanes]."""
-        d, h = r.shape[:2]
-        blocks = self.columns(r).reshape(d, h, -1, self.made().gates, self.lanes)
+        """Recurrent weights [D, H, G * H], group by group
+        [H / run][vectors][gates][run / pair][lanes][pair], or [pair][lanes] where not mixed."""
+        d, way = r.shape[0], self.way
+        wide = np.zeros((d, self.rows, r.shape[2]), r.dtype)
+        wide[:, : self.hidden] = r
+        blocks = self.columns(wide)
+        blocks = blocks.reshape(d, -1, way.run // way.pair, way.pair, self.padded // self.lanes,
+                                self.made().gates, self.lanes)  # fmt: skip
         parts = []
         for gates in self.phases():
             for g in self.groups(gates):
                 for k in range(g.count):
                     at = g.first + k * g.vectors
-                    part = blocks[:, :, at : at + g.vectors][:, :, :, list(gates)]
-                    parts.append(part.reshape(d, -1))
+                    part = blocks[..., at : at + g.vectors, list(gates), :]
+                    order = (0, 1, 4, 5, 2, 6, 3) if way.mixed else (0, 1, 4, 5, 2, 3, 6)
+                    parts.append(part.transpose(order).reshape(d, -1))
         return np.ascontiguousarray(np.concatenate(parts, 1))
 
     def infer(self, n: Node) -> Sequence[TensorType]:
         x, r = n.arg(0), n.arg(1)
-        if self.cell not in ("LSTM", "GRU", "RNN") or self.hidden < 1 or self.lanes < 1:
+        known = self.cell in ("LSTM", "GRU", "RNN") and self.kind in KINDS
+        if not known or self.hidden < 1 or self.lanes < 1:
             raise Refusal(f"steps of {self.hidden} cells {self.cell!r}")
         if len(x.shape) != 3 or x.shape[2] != self.directions * self.width:
             raise Refusal(f"{self.cell} has products {x.type}")
-        if r.shape != (self.directions, self.hidden * self.width):
+        if r.shape != (self.directions, self.rows * self.width):
             raise Refusal(f"{self.cell} has packed weights {r.type}")
-        if x.dtype is not dtypes.f32 or r.dtype is not dtypes.f32:
+        if x.dtype is not dtypes.f32 or r.dtype is not self.way.dtype:
             raise Refusal(f"{self.cell} of {x.dtype} and {r.dtype} in packed form")
         t, batch = (x.shape[1], x.shape[0]) if self.layout else x.shape[:2]
         y: tuple[Dim, ...] = (batch, t, self.directions, self.hidden)
@@ -128,7 +184,7 @@ class RecurrentSteps(Op):
         own[..., places[places > 0] - 1] = split[..., places > 0]
         order = self.pack(np.arange(1, h * size + 1).reshape(1, h, size))[0]
         w = np.zeros((d, h * size), np.float32)
-        w[:, order[order > 0] - 1] = r[:, order > 0]
+        w[:, order[order > 0] - 1] = r[:, order > 0].astype(np.float32)
         both = np.zeros((d, 2 * size), np.float32)
         if bias is not None:
             both[:, -h:] = bias
@@ -161,9 +217,13 @@ class RecurrentSteps(Op):
             lines.append(f"float *const z = (float *)s + {rows}, "
                          f"*const reset = z + {k.dim(batch)} * {self.padded};")  # fmt: skip
             rows = dims.add(rows, dims.mul(batch, 2 * self.padded))
+        size = dims.mul(rows, 4)
+        if self.kind != "f32":
+            lines.append(f"uint16_t *const near = (uint16_t *)((float *)s + {k.dim(rows)});")
+            size = dims.add(size, dims.mul(dims.add(batch, ROWS), 2 * self.pitch))
         for d in range(self.directions):
             lines += ["{", *("  " + line for line in self._direction(k, d)), "}"]
-        return Code("\n".join(lines), ("of_cells.h",), dims.mul(rows, 4), stops=k.has(3))
+        return Code("\n".join(lines), (self.way.header,), size, stops=k.has(3))
 
     def _direction(self, k: Lowering, d: int) -> list[str]:
         h, n_d = self.hidden, self.directions
@@ -175,7 +235,8 @@ class RecurrentSteps(Op):
         else:
             row, place, pitch = f"(t * {n} + b)", f"((t * {n_d} + {d}) * {n} + b)", "1"
         back = self.direction == "reverse" or d == 1
-        lines = [f"const float *const r = x1 + {d * h * self.width};"]
+        word = "float" if self.kind == "f32" else "uint16_t"
+        lines = [f"const {word} *const r = (const {word} *)x1 + {d * self.rows * self.width};"]
         if k.has(2):
             lines.append(f"const float *const more = x2 + {d * h};")
         if k.has(6):
@@ -184,6 +245,9 @@ class RecurrentSteps(Op):
         if k.has(3):
             body = ["const ix first = o, last = o + 1, count = x3[o];",
                     f"if (count < 0 || count > {t}) OF_STOP(OF_BAD_VALUE);"]  # fmt: skip
+        high = min(dims.upper(k.y().shape[0 if self.layout else 2]), ROWS)
+        if self.kind == "tiles":
+            body.append(f"of_tiles_begin({high}, {2 * TO});")
         each = "for (ix b = first; b < last; b++)"
         units = f"for (ix j = 0; j < {h}; j++)"
         if self.made().states == 2:
@@ -196,34 +260,103 @@ class RecurrentSteps(Op):
         inner = [f"const ix t = {'count - 1 - k' if back else 'k'};"]
         at = 0
         for gates in self.phases():
-            for g in self.groups(gates):
-                inner += self._group(k, g, gates, at, (row, place, state), each, d)
-                at += g.count * g.vectors * len(gates) * self.lanes * h
+            if self.kind != "f32":
+                inner.append(f"{each} of_cell_round_{self.way.dtype}({h}, {self._left(gates)}, "
+                             f"near + b * {self.pitch});")  # fmt: skip
+            steps = _Steps(k, gates, at, (row, place, state), high, d)
+            inner += self._tiles(steps) if self.kind == "tiles" else self._sums(steps)
+            at += self.padded * len(gates) * self.rows
         own = place.replace(" + b)", ")") if not self.layout else place.replace("(b * ", "(0 * ")
         inner += [f"h = y0 + {own} * {h};", f"hs = {pitch} * {h};"]
         body += loop("k", "count", inner)
         body.append(f"{each} {units} y1[{state} + j] = h[b * hs + j];")
+        if self.kind == "tiles":
+            body.append("of_tiles_end();")
         if not k.has(3):
             return [*lines, *body]
         body.append(f"for (ix b = o, t = count; t < {t}; t++) {units} y0[{place} * {h} + j] = 0;")
         return [*lines, *loop("o", n, body)]
 
-    def _group(
-        self, k: Lowering, g: Group, gates: Sequence[int], at: int, where: Sequence[str],
-        each: str, d: int,
-    ) -> list[str]:  # fmt: skip
-        """Sums and gates of some vectors of hidden units, whose weights begin at `at`."""
-        row, place, state = where
+    @property
+    def pitch(self) -> int:
+        """Elements from one rounded hidden state to the next."""
+        return padded(self.hidden, TO)
+
+    def _left(self, gates: Sequence[int]) -> str:
+        """What meets the weights of these gates, for sequence b."""
+        return "h + b * hs" if gates[0] != 2 else f"reset + b * {self.padded}"
+
+    def _sums(self, s: _Steps) -> list[str]:
+        """Sums and gates of all hidden units, a few vectors at a time."""
+        out: list[str] = []
+        at = s.at
+        for g in self.groups(s.gates):
+            count = g.vectors * len(s.gates)
+            per = count * self.lanes
+            left, steps, name = self._left(s.gates), self.hidden, "of_cell_sums"
+            if self.kind != "f32":
+                left, steps = f"near + b * {self.pitch}", self.rows // self.way.run
+                name = f"of_cell_sums_{self.kind}"
+            body = [
+                f"float g[{per}] __attribute__((aligned(64)));",
+                f"{name}({steps}, {count}, k & 1, {left}, r + {at} + q * {per * self.rows}, g);",
+                *self._units(s, g),
+            ]
+            out += self._each(g, loop("b", "last", body, "first"))
+            at += g.count * per * self.rows
+        return out
+
+    def _tiles(self, s: _Steps) -> list[str]:
+        """The same by tiles: while the gates of some vectors are computed, the matrix unit sums up
+        the next ones."""
+        groups = self.groups(s.gates)
+        lanes, steps = self.lanes, self.rows // self.way.run
+        starts = [s.at + g.first * lanes * len(s.gates) * self.rows for g in groups]
+        number = 0
+
+        def sums(i: int, turn: str) -> str:
+            count = groups[i].vectors * len(s.gates)
+            piece = f"({self._turn(groups[i], turn)})"
+            return (
+                f"of_cell_tiles({steps}, {count}, k & 1, near + some * {self.pitch}, {self.pitch}, "
+                f"r + {starts[i]} + {piece} * {count * lanes * self.rows}, {s.high}, "
+                f"sums[({turn} + {number}) & 1]);"
+            )
+
+        lines = [sums(0, "0")]
+        for i, g in enumerate(groups):
+            ahead: list[str] = []
+            if g.count > 1:
+                ahead.append(f"if (i + 1 < {g.count}) {sums(i, '(i + 1)')}")
+            mine, number = number, number + g.count
+            if i + 1 < len(groups):
+                ahead.append(f"{'else ' if ahead else ''}{sums(i + 1, '0')}")
+            point = f"const float *const g = sums[(i + {mine}) & 1] + (b - some) * {lanes};"
+            body = [point, *self._units(s, g)]
+            gates = loop("b", f"of_min_ix(some + {s.high}, last)", body, "some")
+            lines += self._each(g, gates, ahead)
+        most = max(g.vectors for g in groups) * len(s.gates) * lanes * s.high
+        head = f"float sums[2][{most}] __attribute__((aligned(64)));"
+        every = f"for (ix some = first; some < last; some += {s.high}) {{"
+        return [every, *("  " + line for line in (head, *lines)), "}"]
+
+    def _turn(self, g: Group, turn: str) -> str:
+        """The piece of a group that comes `turn`-th: every other step goes backwards."""
+        return f"k & 1 ? {g.count - 1} - {turn} : {turn}" if g.count > 1 else "0"
+
+    def _each(self, g: Group, body: Sequence[str], ahead: Sequence[str] = ()) -> list[str]:
+        """`body` for each piece q of a group, the i-th."""
+        turn = f"const ix q = {self._turn(g, 'i')};"
+        return loop("i", str(g.count), [*ahead, turn, *body])
+
+    def _units(self, s: _Steps, g: Group) -> list[str]:
+        """The gates of piece q of a group for sequence b, whose sums are at g."""
+        row, place, state = s.where
         lanes, h, total = self.lanes, self.hidden, self.made().gates
-        per = g.vectors * len(gates) * lanes
-        left = "h + b * hs" if gates[0] != 2 else f"reset + b * {self.padded}"
         body = [
-            f"float g[{per}] __attribute__((aligned(64)));",
-            f"of_cell_sums({h}, {g.vectors * len(gates)}, k & 1, {left}, r + {at} + "
-            f"q * {per * h}, g);",
             f"const ix u = {g.first * lanes} + q * {g.vectors * lanes};",
             f"const float *const x = x0 + {row} * {self.directions * self.width} + "
-            f"{d * self.width} + u * {total};",
+            f"{s.d * self.width} + u * {total};",
             "const float *const before = h + b * hs + u;",
             f"float *const y = y0 + {place} * {h} + u;",
         ]
@@ -232,16 +365,14 @@ class RecurrentSteps(Op):
         full = g.vectors if g.tail == lanes else g.vectors - 1
         for first, end, used in ((0, full, lanes), (full, g.vectors, g.tail)):
             if first < end:
-                inner = ["OF_SIMD", *loop("l", str(used), self._gates(k, gates, d))]
+                inner = ["OF_SIMD", *loop("l", str(used), self._gates(s))]
                 body += ["OF_UNROLL", *loop("v", str(end), inner, str(first))]
-        rows = [each + " {", *("  " + line for line in body), "}"]
-        if g.count == 1:
-            return ["{", "  const ix q = 0;", *("  " + line for line in rows), "}"]
-        turn = f"const ix q = k & 1 ? {g.count - 1} - o{at} : o{at};"
-        return loop(f"o{at}", str(g.count), [turn, *rows])
+        return body
 
-    def _gates(self, k: Lowering, gates: Sequence[int], d: int) -> list[str]:
+    def _gates(self, s: _Steps) -> list[str]:
         """Statements for hidden unit j, lane l of vector v."""
+        k, gates, d = s.k, s.gates, s.d
+        apart = self.lanes * s.high if self.kind == "tiles" else self.lanes
         cell, lanes, total = self.made(), self.lanes, self.made().gates
 
         def act(which: int, text: str, bound: bool = True) -> str:
@@ -251,7 +382,7 @@ class RecurrentSteps(Op):
             return f"x[(v * {total} + {g}) * {lanes} + l]"
 
         def summed(g: int) -> str:
-            return f"g[(v * {len(gates)} + {gates.index(g)}) * {lanes} + l]"
+            return f"g[(v * {len(gates)} + {gates.index(g)}) * {apart} + l]"
 
         def pre(g: int) -> str:
             return f"({given(g)} + {summed(g)})"

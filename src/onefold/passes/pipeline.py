@@ -63,7 +63,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
 # What depends on the machine runs on each part of a graph that the compiler gets, when it is
 # planned: values that pass between parts must not change.
 FOR_TARGET: tuple[tuple[str, TargetPass], ...] = (
-    ("recurrent", lambda graph, target, options: split_recurrent(graph, target)),
+    ("recurrent", split_recurrent),
     ("sums", lambda graph, target, options: shorten_sums(graph, target)),
     ("layout", lambda graph, target, options: choose_layouts(graph, target)),
     ("storage", choose_storage),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onefold.codegen.narrow import MATRIX, refused
 from onefold.codegen.tiles import Machine
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Builder, Graph, Node, Value
@@ -15,13 +16,15 @@ from onefold.ops.elementwise import Add
 from onefold.ops.matmul import MatMul
 from onefold.ops.recurrent import GRU, LSTM, RNN, Recurrent
 from onefold.ops.recurrent_steps import RecurrentSteps
+from onefold.options import Options
 from onefold.passes.rewrite import Patch, Scope, apply_rules, rewrite
 from onefold.target import Target
 
 MOST = 1 << 25  # elements of the products of all inputs
+FEWEST = 48  # hidden units from which weights of f32 do not lie in the cache nearest to the core
 
 
-def split_recurrent(graph: Graph, target: Target) -> int:
+def split_recurrent(graph: Graph, target: Target, options: Options) -> int:
     """Rewrite the recurrent layers that it pays for; returns how many."""
     m = Machine.of(target)
     if m is None:
@@ -29,12 +32,20 @@ def split_recurrent(graph: Graph, target: Target) -> int:
 
     @rewrite("recurrent-steps", RNN, GRU, LSTM)
     def steps(n: Node, see: Scope) -> Patch | None:
-        return _split(n, m.lanes)
+        return _split(n, m.lanes, target, options)
 
     return apply_rules(graph, [steps])
 
 
-def _split(n: Node, lanes: int) -> Patch | None:
+def kind_of(hidden: int, target: Target, options: Options) -> str:
+    """How steps of so many hidden units meet their weights: one of KINDS."""
+    if hidden < FEWEST or refused(options, target):
+        return "f32"
+    tiles = options.precision == "bf16" and target.features >= MATRIX
+    return "tiles" if tiles else options.precision
+
+
+def _split(n: Node, lanes: int, target: Target, options: Options) -> Patch | None:
     op = n.op
     assert isinstance(op, Recurrent)
     x, w, r, b = n.arg(0), n.arg(1).data, n.arg(2).data, n.input(3)
@@ -46,6 +57,7 @@ def _split(n: Node, lanes: int) -> Patch | None:
     own: Any = op
     made = RecurrentSteps(
         cell=op.name, hidden=size // op.gates, lanes=lanes,
+        kind=kind_of(size // op.gates, target, options),
         **{f.name: getattr(op, f.name) for f in fields(own)},
     )  # fmt: skip
     columns = d * made.width
@@ -63,7 +75,9 @@ def _split(n: Node, lanes: int) -> Patch | None:
                 more = k.const(second[:, -made.hidden :].copy())
                 second[:, -made.hidden :] = 0
             products = k.op(Add(), products, k.const(made.columns(first + second).reshape(-1)))
+        with np.errstate(over="ignore"):
+            packed = made.pack(r).astype(made.way.dtype.numpy)
         rest = [n.input(i) for i in range(4, 8)]
-        return k.ops(made, products, k.const(made.pack(r)), more, *rest)
+        return k.ops(made, products, k.const(packed), more, *rest)
 
     return Patch((n,), build)
