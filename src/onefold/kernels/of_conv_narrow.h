@@ -135,7 +135,9 @@ AI of_vf of_pair_bf16(of_vf acc, const uint16_t *x, const uint16_t *w) {
 AI of_vf of_pair_f16(of_vf acc, const uint16_t *x, const uint16_t *w) {
 #if defined(__ARM_FEATURE_FP16_FML)
   const float16x8_t wv = vreinterpretq_f16_u16(vld1q_u16(w));
-  const float16x4_t xv = vreinterpret_f16_u32(vdup_n_u32(*(const uint32_t *)x));
+  uint32_t q;
+  __builtin_memcpy(&q, x, 4);
+  const float16x4_t xv = vreinterpret_f16_u32(vdup_n_u32(q));
   return (of_vf)vfmlalq_lane_high_f16(vfmlalq_lane_low_f16((float32x4_t)acc, wv, xv, 0), wv, xv, 1);
 #else
   for (int j = 0; j < 2; j++) {

@@ -341,10 +341,15 @@ def k_load(k: Lowering, name: str, first: int) -> str:
 
 def activation(f: Function, x: str, kind: dtypes.DType, clip: float) -> str:
     """C text of an activation of x, which is clipped first."""
-    if clip > 0:
-        x = f"of_clamp_{kind.name}({x}, {literal(-clip, kind)}, {literal(clip, kind)})"
     a, b = literal(f[1], kind), literal(f[2], kind)
-    return ACTIVATIONS[f[0]][0].format(x=x, t=kind.name, a=a, b=b)
+    return ACTIVATIONS[f[0]][0].format(x=clipped(x, kind, clip), t=kind.name, a=a, b=b)
+
+
+def clipped(x: str, kind: dtypes.DType, clip: float) -> str:
+    """C text of x within [-clip, clip]; of x where clip is 0."""
+    if not clip > 0:
+        return x
+    return f"of_clamp_{kind.name}({x}, {literal(-clip, kind)}, {literal(clip, kind)})"
 
 
 def _turned(w: Value, b: Builder) -> Value:

@@ -20,9 +20,10 @@ from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node, Origin, Value
 from onefold.ir.types import TensorType
 from onefold.ops.base import Code, Lowering, Op, Refusal, operator, registry
-from onefold.ops.recurrent import Function, Places, Recurrent, activation
+from onefold.ops.recurrent import Function, Places, Recurrent, activation, clipped
 
 ROWS = 16  # sequences of a tile
+ROUGH = {"sigmoid": "of_sigmoid_rough", "tanh": "of_tanh_rough"}  # where weights are narrow
 TO = 32  # hidden units that a rounded hidden state is filled up to
 
 
@@ -263,8 +264,7 @@ class RecurrentSteps(Op):
             if self.kind != "f32":
                 inner.append(f"{each} of_cell_round_{self.way.dtype}({h}, {self._left(gates)}, "
                              f"near + b * {self.pitch});")  # fmt: skip
-            steps = _Steps(k, gates, at, (row, place, state), high, d)
-            inner += self._tiles(steps) if self.kind == "tiles" else self._sums(steps)
+            inner += self._sums(_Steps(k, gates, at, (row, place, state), high, d))
             at += self.padded * len(gates) * self.rows
         own = place.replace(" + b)", ")") if not self.layout else place.replace("(b * ", "(0 * ")
         inner += [f"h = y0 + {own} * {h};", f"hs = {pitch} * {h};"]
@@ -287,67 +287,39 @@ class RecurrentSteps(Op):
         return "h + b * hs" if gates[0] != 2 else f"reset + b * {self.padded}"
 
     def _sums(self, s: _Steps) -> list[str]:
-        """Sums and gates of all hidden units, a few vectors at a time."""
+        """Sums and gates of all hidden units, a few vectors at a time: every other step begins with
+        the weights that the one before ended with."""
         out: list[str] = []
-        at = s.at
+        at, steps = s.at, self.rows // self.way.run
         for g in self.groups(s.gates):
             count = g.vectors * len(s.gates)
             per = count * self.lanes
-            left, steps, name = self._left(s.gates), self.hidden, "of_cell_sums"
-            if self.kind != "f32":
-                left, steps = f"near + b * {self.pitch}", self.rows // self.way.run
-                name = f"of_cell_sums_{self.kind}"
-            body = [
-                f"float g[{per}] __attribute__((aligned(64)));",
-                f"{name}({steps}, {count}, k & 1, {left}, r + {at} + q * {per * self.rows}, g);",
-                *self._units(s, g),
-            ]
-            out += self._each(g, loop("b", "last", body, "first"))
+            weights = f"r + {at} + q * {per * self.rows}"
+            near = f"near + b * {self.pitch}"
+            body = [f"float g[{per}] __attribute__((aligned(64)));"]
+            if self.kind == "f32":
+                left = self._left(s.gates)
+                body.append(f"of_cell_sums({self.hidden}, {count}, k & 1, {left}, {weights}, g);")
+            elif self.kind == "tiles":
+                body = [f"const float *const g = sums + (b - some) * {self.lanes};"]
+            else:
+                rest = f"{near}, {weights}, g"
+                body.append(f"of_cell_sums_{self.kind}({steps}, {count}, k & 1, {rest});")
+            body += self._units(s, g)
+            rows = loop("b", "last", body, "first")
+            if self.kind == "tiles":
+                rows = loop("b", f"of_min_ix(some + {s.high}, last)", body, "some")
+                rows = [
+                    f"for (ix some = first; some < last; some += {s.high}) {{",
+                    f"  float sums[{per * s.high}] __attribute__((aligned(64)));",
+                    f"  of_cell_tiles({steps}, {count}, k & 1, near + some * {self.pitch}, "
+                    f"{self.pitch}, {weights}, {s.high}, sums);",
+                    *("  " + line for line in rows), "}",
+                ]  # fmt: skip
+            turn = f"k & 1 ? {g.count - 1} - i : i" if g.count > 1 else "0"
+            out += loop("i", str(g.count), [f"const ix q = {turn};", *rows])
             at += g.count * per * self.rows
         return out
-
-    def _tiles(self, s: _Steps) -> list[str]:
-        """The same by tiles: while the gates of some vectors are computed, the matrix unit sums up
-        the next ones."""
-        groups = self.groups(s.gates)
-        lanes, steps = self.lanes, self.rows // self.way.run
-        starts = [s.at + g.first * lanes * len(s.gates) * self.rows for g in groups]
-        number = 0
-
-        def sums(i: int, turn: str) -> str:
-            count = groups[i].vectors * len(s.gates)
-            piece = f"({self._turn(groups[i], turn)})"
-            return (
-                f"of_cell_tiles({steps}, {count}, k & 1, near + some * {self.pitch}, {self.pitch}, "
-                f"r + {starts[i]} + {piece} * {count * lanes * self.rows}, {s.high}, "
-                f"sums[({turn} + {number}) & 1]);"
-            )
-
-        lines = [sums(0, "0")]
-        for i, g in enumerate(groups):
-            ahead: list[str] = []
-            if g.count > 1:
-                ahead.append(f"if (i + 1 < {g.count}) {sums(i, '(i + 1)')}")
-            mine, number = number, number + g.count
-            if i + 1 < len(groups):
-                ahead.append(f"{'else ' if ahead else ''}{sums(i + 1, '0')}")
-            point = f"const float *const g = sums[(i + {mine}) & 1] + (b - some) * {lanes};"
-            body = [point, *self._units(s, g)]
-            gates = loop("b", f"of_min_ix(some + {s.high}, last)", body, "some")
-            lines += self._each(g, gates, ahead)
-        most = max(g.vectors for g in groups) * len(s.gates) * lanes * s.high
-        head = f"float sums[2][{most}] __attribute__((aligned(64)));"
-        every = f"for (ix some = first; some < last; some += {s.high}) {{"
-        return [every, *("  " + line for line in (head, *lines)), "}"]
-
-    def _turn(self, g: Group, turn: str) -> str:
-        """The piece of a group that comes `turn`-th: every other step goes backwards."""
-        return f"k & 1 ? {g.count - 1} - {turn} : {turn}" if g.count > 1 else "0"
-
-    def _each(self, g: Group, body: Sequence[str], ahead: Sequence[str] = ()) -> list[str]:
-        """`body` for each piece q of a group, the i-th."""
-        turn = f"const ix q = {self._turn(g, 'i')};"
-        return loop("i", str(g.count), [*ahead, turn, *body])
 
     def _units(self, s: _Steps, g: Group) -> list[str]:
         """The gates of piece q of a group for sequence b, whose sums are at g."""
@@ -376,7 +348,10 @@ class RecurrentSteps(Op):
         cell, lanes, total = self.made(), self.lanes, self.made().gates
 
         def act(which: int, text: str, bound: bool = True) -> str:
-            return activation(cell.acts(d)[which], text, dtypes.f32, self.clip if bound else 0.0)
+            f, clip = cell.acts(d)[which], self.clip if bound else 0.0
+            if self.kind != "f32" and f[0] in ROUGH:
+                return f"{ROUGH[f[0]]}({clipped(text, dtypes.f32, clip)})"
+            return activation(f, text, dtypes.f32, clip)
 
         def given(g: int) -> str:
             return f"x[(v * {total} + {g}) * {lanes} + l]"
