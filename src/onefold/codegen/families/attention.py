@@ -81,16 +81,9 @@ class Tiled:
         self.f = size(v.shape[3])
         self.views = [_rows(x) for x in (q, k, v)]
         self.mask = node.input(3)
-<<<<<<< HEAD
-        self.tile = tile  # queries at a time
-        self.padded = padded(self.keys, m.lanes)
-        self.width = padded(self.f, m.lanes)
-        self.cost = self.op.macs(node) / m.lanes
-=======
         self.tile = tile
         # columns of a row of scores, and of a row of the result
         self.padded, self.width = padded(self.keys, steps[0]), padded(self.f, steps[1])
->>>>>>> 30fdf92 (Attention in bf16 by the matrix unit: scores and sums of values by tiles, softmax in f32)
         # Threads pack keys and values for themselves: they take heads, or queries of all heads.
         self.own = parts_for(self.cost, threads)
         self.by_heads = is_even(self.groups, self.own)
