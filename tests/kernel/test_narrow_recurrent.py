@@ -58,7 +58,7 @@ def test_cells_on_arm64(target: str, kind: str, tmp_path: Path) -> None:
         pytest.skip("QEMU for arm64 is not installed")
     net = recurrent_net()
     want = net.expected()
-    bundle = build_graph(net.graph, t, tmp_path, "net", measure=False, precision=kind)
+    bundle = build_graph(net.graph, t, tmp_path, "net", Options(kind), measure=False)
     assert kinds(net) == {kind}
     near(list(bundle.run(net.feeds)), want, kind)
 
