@@ -16,6 +16,7 @@ from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array
 
+ELSEWHERE = 3  # times as long takes what another core has written as weights fetched ahead
 CHAIN = 288  # products that are summed one after the other; longer sums have several parts
 
 
@@ -168,5 +169,5 @@ def sums_body(
     return Tiling(
         plane, tile, r, call, s.is_edge, before=before,
         parts=Parts(s.parts, begin, add) if s.parts > 1 else None,
-        by_rows=before is None and read > s.per_output * plane.channels,
+        by_rows=before is None and ELSEWHERE * read > s.per_output * plane.channels,
     ).body([lane_check(lanes), s.text(r.dim), *head])  # fmt: skip

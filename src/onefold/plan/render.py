@@ -77,7 +77,8 @@ def cycles(draft: Draft) -> float:
     if draft.choice is not None:
         return draft.choice.cost
     if draft.code is not None:
-        return CODE * dims.upper(draft.out.tensor.size)
+        macs = 0 if draft.node is None else draft.node.op.macs(draft.node)
+        return max(CODE * dims.upper(draft.out.tensor.size), macs / LANES)
     assert draft.expr is not None
     size = dims.upper(dims.product(draft.expr.shape))
     return size * max(element_cost(draft.expr), 1.0) / LANES
