@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onefold.codegen.team import Team, evenness, is_even
-from onefold.codegen.text import Scope, Writer, initial, loop, rounded, simd, update
+from onefold.codegen.text import Scope, Writer, braced, initial, loop, rounded, simd, update
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Value
@@ -177,7 +177,7 @@ def _one_after_another(nests: Sequence[Nest], split: bool) -> list[str]:
     lines: list[str] = []
     for n in nests:
         alone = split and not n.split
-        lines += ["if (me.part == 0) {" if alone else "{", *["  " + t for t in n.lines], "}"]
+        lines += braced(n.lines, "if (me.part == 0)" if alone else "")
     return lines
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onefold.codegen.text import loop
+from onefold.codegen.text import braced, loop
 from onefold.codegen.tiles import Group, groups_of, lane_check, padded
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -223,7 +223,7 @@ class RecurrentSteps(Op):
             lines.append(f"uint16_t *const near = (uint16_t *)((float *)s + {k.dim(rows)});")
             size = dims.add(size, dims.mul(dims.add(batch, ROWS), 2 * self.pitch))
         for d in range(self.directions):
-            lines += ["{", *("  " + line for line in self._direction(k, d)), "}"]
+            lines += braced(self._direction(k, d))
         return Code("\n".join(lines), (self.way.header,), size, stops=k.has(3))
 
     def _direction(self, k: Lowering, d: int) -> list[str]:

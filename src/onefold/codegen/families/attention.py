@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.team import is_even, parts_for
-from onefold.codegen.text import loop, loop_over
+from onefold.codegen.text import braced, loop, loop_over
 from onefold.codegen.tiles import Machine, Run, f32_machine, lane_check, padded, runs_of
 from onefold.codegen.views import View, plain, view_of
 from onefold.ir import dims, dtypes
@@ -185,7 +185,7 @@ class Tiled:
                 *self._store(b, head, first, run.width),
             ]
             if self.r.team.parts == 1 or self.by_heads:
-                lines += ["{", *["  " + x for x in self._loop(t, body)], "}"]
+                lines += braced(self._loop(t, body))
             else:
                 tiles = f"{run.first}, {run.width}, {run.count}"
                 lines += loop(t.name, f"of_tiles(to, {tiles})", body, f"of_tiles(from, {tiles})")

@@ -14,6 +14,7 @@ from onefold.codegen.families.conv import machine_for, planar, size, strides_of
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.sums import Sums, pack_bias, pack_weights, sums_body
+from onefold.codegen.text import braced
 from onefold.codegen.tiles import Machine, Tile, tiles_for
 from onefold.codegen.tiling import Plane
 from onefold.ir import dims
@@ -141,7 +142,7 @@ class _Transposed:
             )  # fmt: skip
             plane = Plane(self.m.lanes, n, self.oc, p.count, q.count, self._index(p, q))
             body = sums_body(r, sums, plane, tile, source, f"{w} + {at}", bias)
-            out += ["{", *["  " + line for line in body.split("\n")], "}"]
+            out += braced(body.split("\n"))
             at += blocks * self.m.lanes * sums.per_output
         return "\n".join(out)
 

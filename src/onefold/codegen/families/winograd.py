@@ -18,7 +18,7 @@ from onefold.codegen.loops import padded_channels
 from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, share_of
 from onefold.codegen.sums import pack_bias, pack_weights
 from onefold.codegen.team import parts_for
-from onefold.codegen.text import loop
+from onefold.codegen.text import braced, loop
 from onefold.codegen.tiles import (
     Machine,
     Tile,
@@ -238,8 +238,8 @@ class _Winograd:
                 *self._products(w), *self._gather(r, batch, bias),
             ]  # fmt: skip
         ends = ("from", "to") if apart else ("0", "tiles")
-        step = f"for (ix first = {ends[0]}; first < {ends[1]}; first += {self.at_once}) {{"
-        lines = [step, *("  " + line for line in body), "}"]
+        step = f"for (ix first = {ends[0]}; first < {ends[1]}; first += {self.at_once})"
+        lines = braced(body, step)
         if apart:
             lines.insert(0, team.bounds("tiles", self.at_once))
             scratch = f"({scratch} + me.part * {self._scratch(self.at_once)})"
@@ -281,10 +281,9 @@ class _Winograd:
                     f"wq + b * {lanes * self.ic}, {ahead}, mq + (b * {at_once} + {at}) * {lanes});"
                 )
                 inner += [call] if run.count == 1 else loop("t", str(run.count), [call])
-            lines.append(
-                f"for (ix b = {g.first}; b < {g.first + g.count * g.vectors}; b += {g.vectors}) {{"
-            )
-            lines += [*("  " + line for line in inner), "}"]
+            end_of_group = g.first + g.count * g.vectors
+            step = f"for (ix b = {g.first}; b < {end_of_group}; b += {g.vectors})"
+            lines += braced(inner, step)
         return loop("q", end or str(self.points), lines, first)
 
     def _gather(
