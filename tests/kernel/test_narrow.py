@@ -71,6 +71,9 @@ def layers(seed: int = 1) -> Layers:
     many.conv((1, 16, 20, 35), 33, (3, 3), **pads)
     many.conv((2, 40, 14, 14), 40, (3, 3), **pads)  # rows of few columns go together
     many.conv((1, 64, 7, 7), 96, (3, 3), **pads)
+    many.conv((1, 48, 17, 17), 40, (1, 7), pads=(0, 3, 0, 3))  # tiles go on from row to row
+    many.conv((2, 40, 17, 17), 33, (7, 1), pads=(3, 0, 3, 0))
+    many.conv((1, 128, 60, 37), 20, (3, 3), **pads)  # the same in bands
     many.conv((1, 33, 30, 29), 33, (3, 3), dilations=(2, 3), pads=(2, 3, 2, 3))
     many.conv((1, 48, 15, 33), 50, (1, 5), pads=(0, 2, 0, 2))
     many.conv((1, 64, 57, 56), 64, (3, 3), strides=(2, 1), pads=(0, 1, 2, 1))

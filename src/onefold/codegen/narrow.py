@@ -270,7 +270,12 @@ class _Narrow:
 
 
 class _Tiles(_Narrow):
-    """By the matrix unit: two tiles of columns times two of channels."""
+    """By the matrix unit: two tiles of columns times two of channels.
+
+    joined: tiles go on from one row to the next, through the border between them.
+    """
+
+    joined = False
 
     def __init__(self, layer: Layer, m: Machine, options: Options) -> None:
         super().__init__(layer, m, options)
@@ -278,13 +283,18 @@ class _Tiles(_Narrow):
         self.steps = next(n for n in range(least, self.pairs + 1) if self.pairs % n == 0)
         self.bytes = self.pairs * 4 // self.steps
         self.vectors = min(2, -(-layer.channels // m.lanes))
-        self.high = HIGH if layer.columns * self.together > 1 else 1
+        self.high = HIGH if layer.columns * layer.rows > 1 else 1
+        s = layer.sums
+        if layer.rows > 1 and self.cols * s.steps[0] % s.steps[1] == 0:
+            apart, self.joined = self.cost, True
+            self.joined = self.cost < apart
+        self.band = self._band()
 
     @property
     def together(self) -> int:
         """Rows of few columns go together into two tiles, the columns between them unused."""
         t = self.layer
-        if t.rows == 1 or t.columns > HIGH:
+        if t.rows == 1 or t.columns > HIGH or self.joined:
             return 1
         best = 1
         for n in range(2, t.rows + 1):
@@ -308,7 +318,8 @@ class _Tiles(_Narrow):
         return all(b <= HIGH or a >= second for a, b in ends) and ends[-1][1] <= 3 * HIGH
 
     def choice(self) -> Choice:
-        name = f"conv_{self.kind}_tiles_{self.together}x{min(self.layer.columns, 2 * HIGH)}"
+        columns = 2 * HIGH if self.joined else min(self.layer.columns, 2 * HIGH)
+        name = f"conv_{self.kind}_tiles_{self.together}x{columns}"
         return Choice(
             name, self.layer.node, (self.layer.node.arg(0),), self.packed, self.render,
             lambda s: True, ("of_narrow_tiles.h",), self.scratch, self.cost, narrow=True,
@@ -321,11 +332,13 @@ class _Tiles(_Narrow):
         steps = self.blocks * self.window[0] * self.window[1] * self.steps
         total = 0.0
         for g in groups_of(t.channels, self.m.lanes, self.vectors):
-            for height, count in self._heights(t.rows):
-                for run in self._runs(t.columns):
+            rows, columns = self._plane(t.rows, t.columns)
+            for height, count in self._heights(rows):
+                for run in self._runs(columns):
                     n = 2 if self._second(height, run.width) else 1
                     step = max(self.high * n * g.vectors, 8 * n + 10 * g.vectors)
-                    each = step * steps + 40 * n * g.vectors + 1.5 * height * run.width * g.vectors
+                    store = (3 if self.joined else 1.5) * height * run.width * g.vectors
+                    each = step * steps + 40 * n * g.vectors + store
                     total += g.count * count * tiles_of([run]) * each
         return total * t.batches + self.moved + START
 
@@ -336,6 +349,10 @@ class _Tiles(_Narrow):
         return "\n".join([
             f"of_tiles_begin({self.high}, {self.bytes});", self.body(r), "of_tiles_end();"
         ])  # fmt: skip
+
+    def _plane(self, rows: int, columns: int) -> tuple[int, int]:
+        """The rows and columns of results that tiles walk over: joined rows are one."""
+        return (1, (rows - 1) * self.pitch + columns) if self.joined else (rows, columns)
 
     def _heights(self, rows: int) -> list[tuple[int, int]]:
         """(rows that go together, how often)"""
@@ -355,7 +372,7 @@ class _Tiles(_Narrow):
 
     def _tiles(self, r: Rendering, n: Dim, band: int, first: Dim) -> list[str]:
         t, team = self.layer, r.team
-        rows, columns = (1, band) if self.flat else (band, t.columns)
+        rows, columns = (1, band) if self.flat else self._plane(band, t.columns)
         base = (0, first) if self.flat else (first, 0)
         groups = groups_of(t.channels, self.m.lanes, self.vectors)
         pieces = sum(g.count for g in groups)
@@ -388,7 +405,7 @@ class _Tiles(_Narrow):
                     number = dims.add(number, before + run.first // (2 * HIGH))
                     ahead = self._ahead(r, g, block, number, passes)
                     at = (n, block, row, column)
-                    tile = self._tile(r, g, at, base, (height, run.width), ahead)
+                    tile = self._tile(r, g, at, base, (height, run.width), ahead, band)
                     last = by_rows and rows == 1 and run.first  # what is left over
                     tile = braced(tile, f"if (to == {r.dim(units)} && from < to)" if last else "")
                     ends = ("from", "to") if by_rows and rows == 1 and run.first == 0 else None
@@ -415,7 +432,7 @@ class _Tiles(_Narrow):
 
     def _tile(
         self, r: Rendering, g: Group, at: tuple[Dim, Dim, Dim, Dim], base: tuple[Dim, Dim],
-        shape: tuple[int, int], ahead: str,
+        shape: tuple[int, int], ahead: str, band: int,
     ) -> list[str]:  # fmt: skip
         n, block, row, column = at
         height, width = shape
@@ -427,13 +444,37 @@ class _Tiles(_Narrow):
             f"{r.pointers[1]} + {r.dim(dims.mul(block, self.size))}, "
             f"{r.pointers[2]} + {r.dim(dims.mul(block, self.m.lanes))}, {ahead}, acc);"
         )
-        place = (n, block, dims.add(row, base[0]), dims.add(column, base[1]))
-        held = Held("acc", room, width, height, self.pitch)
+        if self.joined:
+            store = self._through(r, g, at, base[0], (width, room), band)
+        else:
+            place = (n, block, dims.add(row, base[0]), dims.add(column, base[1]))
+            held = Held("acc", room, width, height, self.pitch)
+            store = stored(r, self.m.lanes, self.layer.index, g, place, held)
         return [
             f"float acc[{g.vectors * room * self.m.lanes}] __attribute__((aligned(64)));",
-            call,
-            *stored(r, self.m.lanes, self.layer.index, g, place, held),
-        ]
+            call, *store,
+        ]  # fmt: skip
+
+    def _through(
+        self, r: Rendering, g: Group, at: tuple[Dim, Dim, Dim, Dim], top: Dim,
+        shape: tuple[int, int], band: int,
+    ) -> list[str]:  # fmt: skip
+        """Stores what lies in rows of the result, of a tile that goes through the border."""
+        n, block, _, first = at
+        (width, room), lanes, pitch = shape, self.m.lanes, self.pitch
+        y, x = counter(band, "i"), counter(self.layer.columns, "i")
+        begin = r.dim(first)
+        held = Held(f"(acc + ({y.name} * {pitch} + {x.name} - ({begin})) * {lanes})", room, 1)
+        place = (n, block, dims.add(index_of(y), top), index_of(x))
+        body = stored(r, lanes, self.layer.index, g, place, held)
+        row = f"{y.name} * {pitch}"
+        left = f"of_max_ix(0, ({begin}) - {row})"
+        right = f"of_min_ix({self.layer.columns}, ({begin}) + {width} - {row})"
+        inner = [f"for (ix {x.name} = {left}; {x.name} < {right}; {x.name}++) {{",
+                 *("  " + line for line in body), "}"]  # fmt: skip
+        end = f"{y.name} < {band} && {row} < ({begin}) + {width}"
+        return [f"for (ix {y.name} = ({begin}) / {pitch}; {end}; {y.name}++) {{",
+                *("  " + line for line in inner), "}"]  # fmt: skip
 
 
 class _Dots(_Narrow):
