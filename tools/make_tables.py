@@ -3,6 +3,7 @@
     python -m tools.make_tables bench     times, beside other runtimes (the machine must be quiet)
     python -m tools.make_tables sizes     bytes on a microcontroller
     python -m tools.make_tables tuning    estimates beside measured kernels (quiet, and minutes)
+    python -m tools.make_tables calls     what a call costs beyond its kernels (quiet)
 
 Real models are taken from the folder that ONEFOLD_TESTDATA names (default: `../shared`), where
 there is one; the demo's network is always there. A table `NAME` stands between
@@ -114,6 +115,13 @@ def _onefold(*words: str) -> dict[str, Any]:
     return facts
 
 
+def calls() -> str:
+    """What a call costs beyond the kernels."""
+    done = subprocess.run([sys.executable, "-m", "bench.calls"], check=True, cwd=ROOT,
+                          stdout=subprocess.PIPE, text=True)  # fmt: skip
+    return f"One thread of {_machine()}, f32. {done.stdout.strip()}"
+
+
 def tuning() -> str:
     """How far the kernels that estimates choose are from the fastest."""
     from bench import zoo
@@ -141,7 +149,9 @@ def tuning() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"bench": bench, "sizes": sizes, "tuning": tuning}
+TABLES: dict[str, Callable[[], str]] = {
+    "bench": bench, "sizes": sizes, "tuning": tuning, "calls": calls,
+}  # fmt: skip
 
 
 def main() -> int:
