@@ -14,7 +14,7 @@ import pytest
 from onefold import events
 from onefold.ir.text import parse, show
 from onefold.ir.verify import verify
-from onefold.passes import affine, algebra, attention, formulas, norms, padding, sink
+from onefold.passes import affine, algebra, attention, formulas, norms, padding, quantized, sink
 from onefold.passes.rewrite import Rule, apply_rules
 from tests.passes.support import difference, inputs_for, outputs
 
@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     "algebra": (*algebra.RULES, *algebra.VIEWS),
     "affine": affine.RULES,
     "attention": attention.RULES,
+    "bytes": (quantized.chain_of_bytes,),
     "formulas": formulas.RULES,
     "norms": norms.RULES,
     "padding": padding.RULES,

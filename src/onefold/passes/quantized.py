@@ -12,14 +12,22 @@ import numpy as np
 
 from onefold.ir import dtypes
 from onefold.ir.graph import WRONG_DATA, Array, Node, Value
+from onefold.ir.types import TensorType
 from onefold.ops.activation import LeakyRelu, Relu
 from onefold.ops.elementwise import Add, Clip, Elementwise, Max, Min, Mul, Sub
 from onefold.ops.movement import Transpose
 from onefold.ops.pool import MaxPool
-from onefold.ops.quant_arith import QuantTable
+from onefold.ops.quant_arith import (
+    AffineDequantize,
+    AffineQuantize,
+    QuantAdd,
+    QuantMul,
+    QuantRescale,
+    QuantTable,
+)
 from onefold.ops.quantize import DequantizeLinear, QuantizeLinear
 from onefold.ops.shape import Reshape
-from onefold.passes.match import op_of, producer
+from onefold.passes.match import number, op_of, producer
 from onefold.passes.rewrite import Patch, Scope, rewrite
 
 SCALES = (DequantizeLinear, QuantizeLinear)
@@ -28,6 +36,10 @@ CHEAP = (Add, Clip, LeakyRelu, Max, Min, Mul, Relu, Sub, *SCALES)
 FEW = 5  # cheap nodes, which had rather end a kernel than be a look-up of their own
 MOST = 24  # nodes of a function
 BYTES = (dtypes.i8, dtypes.u8)
+CHAINED = (
+    Elementwise, Clip, AffineQuantize, AffineDequantize, QuantAdd, QuantMul, QuantRescale,
+    QuantTable,
+)  # fmt: skip
 
 Level = tuple[list[Node], dict[int, Value]]
 """Nodes in order, and the 8-bit values that they are computed from."""
@@ -51,6 +63,45 @@ def table(n: Node, see: Scope) -> Patch | None:
         return None
     covers = tuple(dict.fromkeys(reversed(nodes)))
     return Patch(covers, lambda b: [b.op(QuantTable(), x, b.const(data))])
+
+
+@rewrite("chain-of-bytes", AffineQuantize, QuantAdd, QuantMul, QuantRescale)
+def chain_of_bytes(n: Node, see: Scope) -> Patch | None:
+    """Several of TensorFlow Lite's elementwise layers, from one 8-bit value to another, with
+    nothing else than single numbers beside it, become a look-up."""
+    out = n.outputs[0]
+    if out.dtype not in BYTES:
+        return None
+    nodes: list[Node] = []
+    found: tuple[list[Node], Value] | None = None
+    at: Node | None = n
+    while at is not None and isinstance(at.op, CHAINED) and len(nodes) < MOST:
+        x = _only_input(at)
+        if x is None or x.tensor.shape != out.tensor.shape:
+            break
+        nodes.insert(0, at)
+        if x.dtype in BYTES:
+            found = list(nodes), x
+        at = x.producer
+    if found is None or len(found[0]) < 2 or found[1].tensor.size == 0:
+        return None
+    covers, first = found
+    data = _evaluated(covers, first)
+    if data is None:
+        return None
+    return Patch(tuple(reversed(covers)), lambda b: [b.op(QuantTable(), first, b.const(data))])
+
+
+def _only_input(n: Node) -> Value | None:
+    """The one input of a node that is computed, where the others are single numbers."""
+    if isinstance(n.op, QuantTable):
+        return None if n.input(1) is None or n.arg(1).data is None else n.arg(0)
+    if len(n.outputs) != 1 or (isinstance(n.op, AffineDequantize) and len(n.op.scale) != 1):
+        return None
+    computed = [v for v in n.present() if not v.is_const]
+    one = len(computed) == 1 and isinstance(computed[0].type, TensorType)
+    alone = all(number(v) is not None for v in n.present() if v.is_const)
+    return computed[0] if one and alone else None
 
 
 def _function(root: Node) -> tuple[list[Node], Value] | None:
@@ -108,13 +159,20 @@ def _evaluated(nodes: Sequence[Node], x: Value) -> Array | None:
     values = np.arange(x.dtype.lo, x.dtype.hi + 1).astype(x.dtype.numpy)
     known: dict[int, Array] = {id(x): values}
     for n in nodes:
-        args = [None if v is None else known.get(id(v), v.data) for v in n.inputs]
+        args = [None if v is None else known.get(id(v), _one(n, v)) for v in n.inputs]
         try:
             result = n.op.ref(n, *args)
         except WRONG_DATA:
             return None
         known[id(n.outputs[0])] = np.broadcast_to(np.asarray(result).reshape(-1), (256,))
     return np.ascontiguousarray(known[id(nodes[-1].outputs[0])])
+
+
+def _one(n: Node, v: Value) -> Array | None:
+    """A constant that a node reads, without its shape where all of it is one number."""
+    if v.data is None or number(v) is None or isinstance(n.op, QuantTable):
+        return v.data
+    return np.asarray(v.data.reshape(-1)[0])
 
 
 @rewrite("kept-scale", QuantizeLinear)
@@ -149,4 +207,4 @@ def _same_scale(a: Node, b: Node) -> bool:
     return first == second and all(z is None or z.size == 1 for z in zeros)
 
 
-RULES = (kept_scale, table)
+RULES = (kept_scale, table, chain_of_bytes)
