@@ -81,8 +81,7 @@ def _machine() -> str:
     """The CPU's model and the number of its cores."""
     rows = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     names = [r.partition(":")[2].strip() for r in rows if r.startswith("model name")]
-    cores = len(os.sched_getaffinity(0))
-    return f"an {names[0] if names else 'unnamed CPU'} ({cores} cores)"
+    return f"an {names[0] if names else 'unnamed CPU'} ({os.cpu_count()} cores)"
 
 
 def sizes() -> str:
