@@ -41,6 +41,11 @@ class Options:
         """One of GOALS."""
         return LEVELS.get(self.optimize, self.optimize)
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What the kernels are told of the goal."""
+        return ("-DOF_SMALL",) if self.goal == "size" else ()
+
     def level(self, target: Target) -> str:
         """The compiler's. With -Os kernels of vectors take a third longer, for little."""
         if self.optimize in LEVELS:

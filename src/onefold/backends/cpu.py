@@ -38,7 +38,7 @@ class Cpu:
 
         program = plan(region, target, options)
         return build(program, target, folder, optimize=options.level(target),
-                     profile=options.profile).facts
+                     profile=options.profile, flags=options.flags).facts
 
     def load(self, folder: Path, region: Graph | None) -> Runnable:
         from onefold.run.artifact import Artifact

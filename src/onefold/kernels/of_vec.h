@@ -29,7 +29,13 @@ enum { OF_MAX_B = 8, OF_MAX_T = 16 };
 // tiles that fill all registers, and unrolled to the end it spills every tile.
 #define OF_UNROLL _Pragma("clang loop unroll(full)")
 #define OF_UNROLL2 _Pragma("clang loop unroll_count(2)")
+#ifdef OF_SMALL  // fewer bytes of code
+#define OF_UNROLL4 OF_UNROLL2
+#define OF_UNROLL_STORES OF_ROLLED
+#else
 #define OF_UNROLL4 _Pragma("clang loop unroll_count(4)")
+#define OF_UNROLL_STORES OF_UNROLL
+#endif
 #define OF_ROLLED _Pragma("clang loop unroll(disable)")
 
 // fmax, fmin and rounding to even of every lane. GCC has no such builtins; its rounding here holds below 2^22.

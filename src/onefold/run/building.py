@@ -23,7 +23,7 @@ from onefold.target import Target
 
 def build(
     program: Program, target: Target, folder: Path, prefix: str = "", optimize: str = "-O3",
-    profile: bool = False,
+    profile: bool = False, flags: Sequence[str] = (),
 ) -> Artifact:  # fmt: skip
     """Compile a program for a target with an operating system into an existing folder."""
     prefix = prefix or c_name(program.name, 24).lower()
@@ -34,7 +34,7 @@ def build(
     write_weights([program], folder / WEIGHTS)
     objects = toolchain.compile_units(
         [folder / u for u in sources.units], target, folder, include_dirs=[KERNELS],
-        shared=True, optimize=optimize,
+        shared=True, optimize=optimize, flags=flags,
     )  # fmt: skip
     toolchain.link_shared(objects, folder / LIBRARY, target)
     for o in objects:

@@ -189,9 +189,9 @@ def _build(
     leveled = emit_levels(found, name) if len(found) > 1 else None
     program = leveled.program if leveled else found[0].program
     whole = leveled.whole if leveled else emit(program, name)
-    units = [_Unit(whole, baseline(t) if leveled else t)]
+    units = [_Unit(whole, baseline(t) if leveled else t, options.flags)]
     for v, part in zip(found, leveled.parts if leveled else (), strict=False):
-        units.append(_Unit(part, v.target, ("-DOF_PUBLIC=OF_HIDDEN",)))
+        units.append(_Unit(part, v.target, ("-DOF_PUBLIC=OF_HIDDEN", *options.flags)))
     _write_sources(program, units, [v.program for v in found], folder)
     with _fitting(program, t):
         made = _compile(units, folder, options.level(t))
