@@ -57,8 +57,8 @@ class Choice:
     must lie in memory; packed: makes constants in the kernel's own order, at compile time;
     takes_epilogue: whether the elementwise expression can follow in the kernel; stored: bytes of
     its constants, 0 where they are about those of the node; family, blocks: those of its family;
-    seconds: as measured, 0 where it has not been; narrow: whether what it reads may lie in memory
-    as bf16.
+    seconds: as measured, 0 where it has not been; copies: how often its code is there, for tiles
+    of different sizes; narrow: whether what it reads may lie in memory as bf16.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Choice:
     family: str = ""
     blocks: bool = False
     seconds: float = 0.0
+    copies: int = 1
     narrow: bool = False
     next_best: str = ""  # the kernel that would have been taken instead, and how much it costs
 
@@ -105,6 +106,7 @@ def families() -> tuple[Family, ...]:
     return tuple(sorted((c() for c in Family.__subclasses__()), key=lambda f: f.name))
 
 
+COPY = 0.03  # share of its cycles that a kernel may take more for each copy less, for size
 NOISE = 1.02  # times of a kernel that differ by less do not outweigh the estimates
 
 
@@ -147,6 +149,9 @@ class KernelChoice:
                 name = signature(node, self.target, self.options)
                 times = self.asked[name] = (self.options.tuned or {}).get(name, {})
                 found = _measured(found, times)
+            if self.options.goal == "size":
+                dear = [replace(c, cost=c.cost * (1 + COPY * (c.copies - 1))) for c in found]
+                found = sorted(dear, key=lambda c: c.cost)
             self._offers[id(node)] = tuple(found)
         return self._offers[id(node)]
 

@@ -133,6 +133,11 @@ def groups_of(channels: int, lanes: int, vectors: int) -> list[Group]:
     return out
 
 
+def copies_of(channels: int, lanes: int, tile: Tile, columns: Dim) -> int:
+    """Sizes of tiles that a layer takes, each of which is code of its own."""
+    return len(groups_of(channels, lanes, tile.vectors)) * len(runs_of(columns, tile.columns))
+
+
 MOST_TILES = 8  # offered of one kernel
 
 

@@ -1,7 +1,7 @@
 // Integer convolutions by the matrix unit of x86 (AMX): sixteen columns of 64 bytes times sixteen output channels.
 //
-// Input and sums as in of_conv_int.h. Weights are packed [kh][steps][B][16 groups of four][16 channels][4]; a step is
-// 64 bytes of a row of the window. The last step of a row ends where the row does: what it takes again meets zeros.
+// Input and sums as in of_conv_int.h. Weights are packed [kh][steps][B][bytes / 4][16 channels][4]; a step is up to 64
+// bytes of a row of the window. The last step of a row ends where the row does: what it takes again meets zeros.
 #pragma once
 #include "of_conv_int.h"
 #include "of_stream.h"
@@ -102,7 +102,7 @@ AI void of_tiles_finish(const struct of_conv_tiles k, const int T, const int B, 
       OF_ROLLED for (int ky = 0; ky < K.kh; ky++)                                                         \
         OF_ROLLED for (int step = 0; step < K.steps; step++) {                                            \
           /* the last step of a row ends where the row does */                                            \
-          const ix inside = step + 1 < K.steps ? step * 64 : K.run - K.bytes;                             \
+          const ix inside = step + 1 < K.steps ? step * K.bytes : K.run - K.bytes;                        \
           of_tiles_step(K, T, B, &walk, (ix)ky * K.dh * K.row + inside);                                  \
           if (AT < (COUNT)) {                                                                             \
             __VA_ARGS__                                                                                   \

@@ -26,10 +26,10 @@ AI of_vf of_vector_bf16(const of_bf16 *x) {
 enum { OF_MAX_B = 8, OF_MAX_T = 16 };
 
 // Loops over a tile are unrolled to the end. The loop that sums is unrolled a little: without it the compiler spills
-// tiles that fill all registers, and unrolled to the end it spills every tile.
+// tiles that fill all registers, and unrolled to the end it spills every tile. OF_SMALL: fewer bytes of code.
 #define OF_UNROLL _Pragma("clang loop unroll(full)")
 #define OF_UNROLL2 _Pragma("clang loop unroll_count(2)")
-#ifdef OF_SMALL  // fewer bytes of code
+#ifdef OF_SMALL
 #define OF_UNROLL4 OF_UNROLL2
 #define OF_UNROLL_STORES OF_ROLLED
 #else

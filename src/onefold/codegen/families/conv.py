@@ -10,7 +10,7 @@ import numpy as np
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.sums import Sums, pack_bias, pack_weights, sums_body
-from onefold.codegen.tiles import Machine, Tile, f32_machine, padded, tiles_for
+from onefold.codegen.tiles import Machine, Tile, copies_of, f32_machine, padded, tiles_for
 from onefold.codegen.tiling import Plane
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -124,6 +124,7 @@ class Direct:
             name, self.node, (self.node.arg(0),), partial(self.packed, tile),
             partial(self.render, tile), lambda s: True, ("of_conv.h",), cost=cost,
             stored=4 * padded(self.oc, self.m.lanes) * (self.sums.per_output + 1),
+            copies=copies_of(self.oc, self.m.lanes, tile, self.columns),
         )  # fmt: skip
 
     def planes(self) -> Array:

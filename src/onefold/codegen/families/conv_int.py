@@ -17,7 +17,7 @@ from onefold.codegen.int_kernel import (
     form_of,
 )
 from onefold.codegen.int_layers import Layer
-from onefold.codegen.tiles import Machine, Run, Tile, groups_of, padded, tiles_for
+from onefold.codegen.tiles import Machine, Run, Tile, copies_of, groups_of, padded, tiles_for
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -78,6 +78,7 @@ class _Conv(IntKernel):
         return Choice(
             name, self.layer.node, self.layer.reads, partial(self.packed, tile),
             partial(self.render, tile), lambda s: True, (self.header,), self.scratch, cost,
+            copies=copies_of(self.channels, self.m.lanes, tile, self.columns),
         )  # fmt: skip
 
     def packed(self, tile: Tile) -> tuple[Array, ...]:

@@ -12,7 +12,7 @@ from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_kernel import Form, IntKernel, copied_for_little, find, form_of
 from onefold.codegen.int_layers import Layer
 from onefold.codegen.streams import NO_STREAM, STREAMED, share_of
-from onefold.codegen.tiles import Run, Tile, groups_of, padded, runs_of
+from onefold.codegen.tiles import Run, Tile, copies_of, groups_of, padded, runs_of
 from onefold.codegen.tiling import Older
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -45,21 +45,22 @@ class IntConvTiles(Family):
             return "its weights do not fit into bytes"
         if layer.dilations[1] != 1:
             return "its windows are not dense"
-        kernel = _Tiles(layer, target)
+        kernel = _Tiles(layer, target, options.goal == "size")
         return copied_for_little(kernel) or kernel.choices()
 
 
 class _Tiles(IntKernel):
-    """A row of the window in steps of 64 bytes, or all of it in one."""
+    """A row of the window in steps of 64 bytes, or all of it in one. even: in so many steps as
+    well, but of equal bytes, so that few weights are zeros."""
 
-    def __init__(self, layer: Layer, target: Target) -> None:
+    def __init__(self, layer: Layer, target: Target, even: bool) -> None:
         form = Form(4, "u8")
         dense = layer.kernel[1] * layer.size[2] % form.step == 0
         super().__init__(layer, target, form, 1 if dense else form.step)
         layer = self.layer
         self.run = layer.kernel[1] * self.image.col
-        self.bytes = min(self.run, 64)
         self.steps = -(-self.run // 64)
+        self.bytes = 4 * -(-self.run // (4 * self.steps)) if even else min(self.run, 64)
         self.size = layer.kernel[0] * self.steps * 16 * self.bytes
         per_row = -(-self.columns // TILE)
         together = self.rows > 1 and self.columns % per_row == 0
@@ -107,9 +108,12 @@ class _Tiles(IntKernel):
 
     def _runs(self, tile: Tile) -> Iterator[tuple[int, int]]:
         """Columns of tiles, and how many such tiles there are."""
-        for r in runs_of(self.outputs // self.unit, tile.columns // self.unit):
+        for r in runs_of(self.outputs // self.unit, self._in_units(tile).columns):
             assert isinstance(r.count, int)
             yield r.width * self.unit, r.count
+
+    def _in_units(self, tile: Tile) -> Tile:
+        return Tile(tile.columns // self.unit, tile.vectors)
 
     def _cost(self, tile: Tile) -> float:
         """Cycles: a product of tiles takes as many as it has rows, a load half of that, and sums
@@ -133,6 +137,7 @@ class _Tiles(IntKernel):
             name, self.layer.node, self.layer.reads, partial(self.packed, tile),
             partial(self.render, tile), lambda s: True, ("of_conv_tiles.h",), self.scratch,
             self._cost(tile),
+            copies=copies_of(self.channels, TILE, self._in_units(tile), self.outputs // self.unit),
         )  # fmt: skip
 
     def packed(self, tile: Tile) -> tuple[Array, ...]:

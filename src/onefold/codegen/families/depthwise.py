@@ -11,7 +11,16 @@ from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
 from onefold.codegen.sums import Sums, pack_bias
-from onefold.codegen.tiles import Machine, Run, Tile, end_cycles, lane_check, padded, runs_of
+from onefold.codegen.tiles import (
+    Machine,
+    Run,
+    Tile,
+    copies_of,
+    end_cycles,
+    lane_check,
+    padded,
+    runs_of,
+)
 from onefold.codegen.tiling import Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -79,10 +88,12 @@ class _Depthwise:
         return max((m.registers - window + step) // (1 + step), 4)
 
     def _choice(self, width: int) -> Choice:
+        tile = Tile(width, 1)
         return Choice(
             f"conv_depthwise_{width}", self.node, (self.node.arg(0),), self.packed,
-            partial(self.render, Tile(width, 1)), lambda s: True, ("of_depthwise.h",),
+            partial(self.render, tile), lambda s: True, ("of_depthwise.h",),
             cost=self._cost(width), narrow=True,
+            copies=copies_of(self.channels, self.m.lanes, tile, self.columns),
         )  # fmt: skip
 
     def _cost(self, width: int) -> float:

@@ -10,7 +10,7 @@ from onefold.codegen.families.depthwise import widths
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_kernel import Form, IntKernel, find, form_of
 from onefold.codegen.int_layers import Layer
-from onefold.codegen.tiles import Machine, Run, Tile, padded
+from onefold.codegen.tiles import Machine, Run, Tile, copies_of, padded
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -55,6 +55,7 @@ class _ByChannel(IntKernel):
             f"{self.name}_{width}", node, self.layer.reads, self.packed,
             partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
             node.op.macs(node) / self.speed, stored=self.stored,
+            copies=copies_of(self.channels, self.m.lanes, Tile(width, 1), self.columns),
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:

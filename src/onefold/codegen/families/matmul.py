@@ -7,7 +7,7 @@ from functools import partial
 
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.sums import Sums, index_of_row, pack_bias, pack_weights, row_sums, sums_body
-from onefold.codegen.tiles import Machine, Tile, f32_machine, tiles_for
+from onefold.codegen.tiles import Machine, Tile, copies_of, f32_machine, tiles_for
 from onefold.codegen.tiling import Plane
 from onefold.ir import dims
 from onefold.ir.graph import Array, Node
@@ -77,6 +77,7 @@ class Packed:
         return Choice(
             name, self.node, (self.node.arg(0),), partial(self.packed, tile),
             partial(self.render, tile), lambda s: True, ("of_conv.h",), cost=cost,
+            copies=copies_of(self.n, self.m.lanes, tile, self.rows),
         )  # fmt: skip
 
     def planes(self) -> Array:
