@@ -113,7 +113,7 @@ def run_here(
     if not runs_here(t):
         pytest.skip(f"this machine cannot run {target}")
     program = plan.plan(net.graph, t, options)
-    loaded = Loaded(build(program, t, folder))
+    loaded = Loaded(build(program, t, folder, flags=options.flags))
     raw = []
     outs = []
     for p in loaded.outputs:
@@ -732,7 +732,9 @@ def test_other_ways(name: str, target: str, way: int, tmp_path: Path) -> None:
     assert not chosen or {k for times in chosen.values() for k in times} & set(used)
 
 
-@pytest.mark.parametrize("name", ["conv_depthwise_int", "q_depthwise", "conv_winograd"])
+@pytest.mark.parametrize(
+    "name", ["conv_depthwise_int", "q_depthwise", "conv_winograd", "conv_int", "q_tiles"]
+)
 @pytest.mark.parametrize("target", HOSTS)
 def test_family_for_size(name: str, target: str, tmp_path: Path) -> None:
     """What a family has for goals that count bytes computes the same."""

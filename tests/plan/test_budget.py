@@ -6,11 +6,12 @@ import pytest
 
 from onefold.codegen.family import KernelChoice
 from onefold.ir.graph import Graph, constant_bytes
-from onefold.options import Options
+from onefold.ops.quant_conv import QuantConv2D
+from onefold.options import GOALS, Options
 from onefold.plan import plan
 from onefold.plan.budget import ROOM, SHARE
 from onefold.target import find
-from tests.kernel.test_families import Net, conv
+from tests.kernel.test_families import Net, conv, quantized
 
 
 def tower(channels: int, layers: int, size: int) -> Graph:
@@ -57,6 +58,28 @@ def test_small_networks_get_all_they_want() -> None:
 def test_for_size_weights_are_not_transformed() -> None:
     used, _ = algorithms(tower(16, 3, 32), Options(optimize="size"))
     assert all(a.startswith("conv_direct") for a in used)
+
+
+def test_for_size_tiles_are_of_few_sizes() -> None:
+    """65 columns are tiles of 6 and of 5, or nearly as quickly tiles of 5 only."""
+    net = Net(1)
+    net.output(conv(net, net.input(1, 16, 5, 13), 48, (1, 1)))
+    node, target = net.graph.nodes[0], find("x86-64-v3")
+    copies = [KernelChoice(target, Options(optimize=g)).offers(node)[0].copies for g in GOALS]
+    assert copies == [2, 1]
+
+
+def test_for_size_steps_of_the_matrix_unit_hold_few_zeros() -> None:
+    """Rows of 80 bytes are steps of 64 and 16, the latter filled up, or two of 40."""
+    net = Net(1)
+    quantized(net, QuantConv2D, (1, 8, 8, 80), (32, 1, 1, 80), 32)
+    node, target = net.graph.nodes[0], find("x86-64-v4+avx512vnni+amx-int8")
+    stored = []
+    for goal in GOALS:
+        offers = KernelChoice(target, Options(optimize=goal)).offers(node)
+        tiles = next(c for c in offers if c.family == "conv_tiles")
+        stored.append(tiles.packed()[0].size)
+    assert stored == [32 * 128, 32 * 80]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def families() -> tuple[Family, ...]:
     return tuple(sorted((c() for c in Family.__subclasses__()), key=lambda f: f.name))
 
 
-COPY = 0.03  # share of its cycles that a kernel may take more for each copy less, for size
+COPY = 0.02  # share of its cycles that a kernel may take more for each copy less, for size
 NOISE = 1.02  # times of a kernel that differ by less do not outweigh the estimates
 
 

@@ -384,7 +384,7 @@ def stored(
         body = r.store(index(n, dims.add(channel, index_of(lane)), *place), text)
         for k, c in enumerate((lane, t, y, b)):
             if c.extent != 1:
-                body = [(r.simd if k == 0 else "OF_UNROLL_STORES"), *loop_over(c, r.dim, body)]
+                body = [(r.simd if k == 0 else "OF_UNROLL_FAST"), *loop_over(c, r.dim, body)]
         out += body
         if r.blocked and used < lanes:
             pad = counter(lanes - used, "i")

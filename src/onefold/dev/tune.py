@@ -232,8 +232,9 @@ class HostRunner:
         with tempfile.TemporaryDirectory(prefix="onefold-tune-") as folder:
             level = self.options.level(self.target)
             loaded = Loaded(
-                build(program, self.target, Path(folder), optimize=level, profile=True)
-            )
+                build(program, self.target, Path(folder), optimize=level, profile=True,
+                      flags=self.options.flags)
+            )  # fmt: skip
             arena = loaded.arenas.take()
             call = Call(loaded.library, arena, loaded.weights, None, [], [])
             others = np.zeros(evict, np.uint8)

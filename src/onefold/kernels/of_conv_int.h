@@ -245,7 +245,7 @@ AI void of_depthwise_dot_tile(const struct of_depthwise_dot k, const int T, ix o
                               const int8_t *w, const int32_t *bias, int32_t *out) {
   __m512i acc[OF_MAX_T];
   OF_UNROLL for (int t = 0; t < T; t++) acc[t] = _mm512_load_si512(bias);
-  OF_UNROLL for (int ky = 0; ky < k.kh; ky++) {
+  OF_UNROLL_FAST for (int ky = 0; ky < k.kh; ky++) {
     const uint8_t *xr = x + (oy * k.sh + ky) * k.row + ox * k.sw * 16;
     const int8_t *wr = w + ky * k.share * k.groups * 64;
     OF_UNROLL for (int t = 0; t < T; t += k.share)

@@ -144,9 +144,9 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
                      uint8_t *q) {
   const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
   if (OF_HAS_FIXED(once) && !far) {
-    OF_UNROLL_STORES for (int b = 0; b < B; b++) {
+    OF_UNROLL_FAST for (int b = 0; b < B; b++) {
       const struct of_fixed f = of_fixed_of(m + b * OF_LANES, s + b * OF_LANES, once);
-      OF_UNROLL_STORES for (int t = 0; t < T; t += 4) {
+      OF_UNROLL for (int t = 0; t < T; t += 4) {
         of_vi r[4];
         OF_UNROLL for (int j = 0; j < 4; j++)
           r[j] = t + j >= T ? (of_vi){0} : of_fixed_scaled(
@@ -157,8 +157,8 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
     of_clamp(B * size, sign, lo, hi, q);
     return;
   }
-  OF_UNROLL_STORES for (int b = 0; b < B; b++)
-    OF_UNROLL_STORES for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
+  OF_UNROLL_FAST for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
       const int32_t x = acc[(b * pitch + t) * OF_LANES + l], mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
       const int32_t y = once ? of_multiply_by_quantized_multiplier_away_i32(x, mc, sc) : of_requantize_i32(x, mc, sc);
       q[(b * room + t) * OF_LANES + l] = (uint8_t)of_min_i32(of_max_i32(y + zero, lo), hi);
@@ -170,8 +170,8 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
 AI void of_end_dynamic(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const float *bias,
                        const int32_t *total, const float scale, const int32_t zero, float *q) {
   const int room = (T + 3) / 4 * 4;
-  OF_UNROLL_STORES for (int b = 0; b < B; b++)
-    OF_UNROLL_STORES for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
+  OF_UNROLL_FAST for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
       const int at = b * OF_LANES + l;
       const int32_t x = acc[(b * pitch + t) * OF_LANES + l] - zero * total[at];
       q[(b * room + t) * OF_LANES + l] = (float)x * m[at] * scale + bias[at];
@@ -196,9 +196,9 @@ AI of_vi of_rounded(of_vf x) {
 AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const bool far,
                      const bool sign, const int lo, const int hi, const int zero, uint8_t *q) {
   const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
-  OF_UNROLL_STORES for (int b = 0; b < B; b++) {
+  OF_UNROLL_FAST for (int b = 0; b < B; b++) {
     const of_vf mv = *(const of_vf *)(m + b * OF_LANES);
-    OF_UNROLL_STORES for (int t = 0; t < T; t += 4) {
+    OF_UNROLL for (int t = 0; t < T; t += 4) {
       of_vi r[4];
       OF_UNROLL for (int j = 0; j < 4; j++) {
         of_vf v = {0};

@@ -26,15 +26,15 @@ AI of_vf of_vector_bf16(const of_bf16 *x) {
 enum { OF_MAX_B = 8, OF_MAX_T = 16 };
 
 // Loops over a tile are unrolled to the end. The loop that sums is unrolled a little: without it the compiler spills
-// tiles that fill all registers, and unrolled to the end it spills every tile. OF_SMALL: fewer bytes of code.
+// tiles that fill all registers, and unrolled to the end it spills every tile. OF_SMALL: bytes of code count.
 #define OF_UNROLL _Pragma("clang loop unroll(full)")
 #define OF_UNROLL2 _Pragma("clang loop unroll_count(2)")
 #ifdef OF_SMALL
 #define OF_UNROLL4 OF_UNROLL2
-#define OF_UNROLL_STORES OF_ROLLED
+#define OF_UNROLL_FAST OF_ROLLED
 #else
 #define OF_UNROLL4 _Pragma("clang loop unroll_count(4)")
-#define OF_UNROLL_STORES OF_UNROLL
+#define OF_UNROLL_FAST OF_UNROLL
 #endif
 #define OF_ROLLED _Pragma("clang loop unroll(disable)")
 

@@ -16,7 +16,7 @@ from onefold.options import Options
 
 SHARE = {"latency": 1.5, "size": 1.02}  # times the model's weights that a program may take,
 ROOM = 300_000  # and so many bytes more
-CODE = 6_500  # bytes of the code of a kernel, estimated on the high side
+CODE = {"latency": 6_500, "size": 3_500}  # bytes of a kernel's code, estimated on the high side
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def spend(graph: Graph, kernels: KernelChoice) -> None:
     """Settle which kernel each node gets that has kernels with constants of different sizes."""
     offers = [(n, found) for n in graph.walk() if (found := kernels.offers(n))]
     least = [(n, min(found, key=lambda c: (_bytes(n, c), c.cost))) for n, found in offers]
-    left = _allowed(graph, kernels.options) - _stored(graph, least) - CODE * len(offers)
+    code = CODE[kernels.options.goal] * len(offers)
+    left = _allowed(graph, kernels.options) - _stored(graph, least) - code
     taken = {id(n): (n, c) for n, c in least}
     waiting = [u for (n, found), (_, c) in zip(offers, least, strict=True)
                for u in _upgrades(n, c, found)]  # fmt: skip

@@ -35,8 +35,9 @@ class IntDepthwise(Family):
             return "its window is too wide to be unrolled"
         if not _Taps.fit(layer, target):
             return _Products(layer, target).choices()
-        taps = _Taps(layer, target).choices()
-        return taps if options.goal == "latency" else taps + _Products(layer, target).choices()
+        taps = _Taps(layer, target)
+        few = [] if options.goal == "latency" or taps.share == 1 else [_Taps(layer, target, 1)]
+        return [c for kernel in (taps, *few) for c in kernel.choices()]
 
 
 class _ByChannel(IntKernel):
@@ -66,14 +67,16 @@ class _ByChannel(IntKernel):
 
 
 class _Taps(_ByChannel):
-    """Four taps of sixteen channels at a time."""
+    """Four taps of sixteen channels at a time. share: outputs, at most, that one load of columns
+    serves, each with weights of its own."""
 
-    name, speed = f"{IntDepthwise.name}_u8", 64
-
-    def __init__(self, layer: Layer, target: Target) -> None:
+    def __init__(self, layer: Layer, target: Target, share: int = 4) -> None:
         super().__init__(layer, target, Form(4, "u8"), 16, apart=True)
         self.groups = -(-layer.kernel[1] // 4)
-        self.share = (4 * self.groups - layer.kernel[1]) // layer.strides[1] + 1
+        fit = (4 * self.groups - layer.kernel[1]) // layer.strides[1] + 1
+        self.share = min(fit, share)
+        self.name = f"{IntDepthwise.name}_u8" + ("_alone" if self.share < fit else "")
+        self.speed = 64 if self.share == fit else 48
         self.stored = self.image.blocks * 16 * (4 * layer.kernel[0] * self.share * self.groups + 8)
 
     @staticmethod
