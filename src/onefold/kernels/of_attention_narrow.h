@@ -125,10 +125,11 @@ AI void of_softmax_bf16(const int T, ix keys, ix step, float *s, float *inv) {
       b = _mm512_max_ps(b, _mm512_load_ps(row + i + 16));
     }
     const float top = _mm512_reduce_max_ps(_mm512_max_ps(a, b));
-    const __m512 most = _mm512_set1_ps(top == -__builtin_inff() ? 0.0f : top * 1.44269504f);
+    // differences first: times log2(e) the least float, which masks are made of, is infinite
+    const __m512 most = _mm512_set1_ps(top == -__builtin_inff() ? 0.0f : top);
     for (ix i = 0; i < width; i += 32) {
-      const __m512 lo = of_exp2_rough(_mm512_fmsub_ps(_mm512_load_ps(row + i), e, most));
-      const __m512 hi = of_exp2_rough(_mm512_fmsub_ps(_mm512_load_ps(row + i + 16), e, most));
+      const __m512 lo = of_exp2_rough(_mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(row + i), most), e));
+      const __m512 hi = of_exp2_rough(_mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(row + i + 16), most), e));
       sum = _mm512_add_ps(sum, lo);
       more = _mm512_add_ps(more, hi);
       _mm512_store_si512((uint16_t *)row + i, (__m512i)_mm512_cvtne2ps_pbh(hi, lo));

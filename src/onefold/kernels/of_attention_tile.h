@@ -78,12 +78,13 @@ AI void of_attention_softmax(const int T, ix keys, ix step, float *s, float *inv
       b |= bad[t][l];
     }
     inv[t] = b || m == __builtin_inff() ? __builtin_nanf("") : 1.0f;
-    most[t] = m == -__builtin_inff() || m == __builtin_inff() ? 0.0f : m * 1.44269504f;
+    most[t] = m == -__builtin_inff() || m == __builtin_inff() ? 0.0f : m;
   }
   for (ix i = 0; i < width; i += OF_LANES)
     OF_UNROLL for (int t = 0; t < T; t++) {
       of_vf *p = (of_vf *)(s + t * step + i);
-      const of_vf e = of_exp2_negative(of_vmin(*p * 1.44269504f - most[t], (of_vf){0}));
+      // differences first: times log2(e) the least float, which masks are made of, is infinite
+      const of_vf e = of_exp2_negative(of_vmin((*p - most[t]) * 1.44269504f, (of_vf){0}));
       sum[t] += e;
       *p = e;
     }
