@@ -161,7 +161,7 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
     OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
       const int32_t x = acc[(b * pitch + t) * OF_LANES + l], mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
       const int32_t y = once ? of_multiply_by_quantized_multiplier_away_i32(x, mc, sc) : of_requantize_i32(x, mc, sc);
-      q[(b * room + t) * OF_LANES + l] = (uint8_t)of_min_i32(of_max_i32(y + zero, lo), hi);
+      q[(b * room + t) * OF_LANES + l] = (uint8_t)(of_min_i32(of_max_i32(y, lo - zero), hi - zero) + zero);
     }
 }
 

@@ -5,10 +5,11 @@
 OF_INLINE int32_t of_multiply_by_quantized_multiplier_i32(int32_t x, int32_t m, int32_t s) {
   return of_multiply_by_quantized_multiplier(x, m, s);
 }
-// one rounding, halves away from zero
+// one rounding, halves away from zero; saturated
 OF_INLINE int32_t of_multiply_by_quantized_multiplier_away_i32(int32_t x, int32_t m, int32_t s) {
   const int64_t p = (int64_t)x * m, half = (int64_t)1 << (30 - s);
-  return (int32_t)(p >= 0 ? (p + half) >> (31 - s) : -((half - p) >> (31 - s)));
+  const int64_t r = p >= 0 ? (p + half) >> (31 - s) : -((half - p) >> (31 - s));
+  return r < INT32_MIN ? INT32_MIN : r > INT32_MAX ? INT32_MAX : (int32_t)r;
 }
 OF_INLINE int32_t of_sat_rounding_doubling_high_mul_i32(int32_t a, int32_t b) {
   return of_sat_rounding_doubling_high_mul(a, b);

@@ -59,7 +59,8 @@ class QuantContraction(Op):
         m, s = k.x(3).broadcast((channel,)), k.x(4).broadcast((channel,))
         rule = "multiply_by_quantized_multiplier" + ("_away" if self.once else "")
         y = scalar.call(rule, acc, m, s, dtype=dtypes.i32)
-        return scalar.clamp(y + self.zero_y, self.lo, self.hi).cast(self.dtype)
+        near = scalar.clamp(y, self.lo - self.zero_y, self.hi - self.zero_y)
+        return (near + self.zero_y).cast(self.dtype)
 
     def result(self, acc: Array, bias: Array | None, m: Array, s: Array) -> Array:
         """The same in NumPy; acc is int64 [..., channels]."""
