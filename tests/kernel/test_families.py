@@ -197,6 +197,28 @@ def norm_net() -> Net:
     return net
 
 
+def pool_net() -> Net:
+    """Windows over channel blocks, with every kind of edge."""
+    net = Net(23)
+
+    def out(y: Value) -> None:  # largest elements of sums that are not exact are not either
+        net.output(net.op(Sigmoid(), y))
+
+    for channels, width in ((15, 9), (16, 7), (33, 17), (8, 4)):
+        x = conv(net, net.input(2, 3, 8, width), channels, (3, 3), pads=(1, 1, 1, 1))
+        for kind in (MaxPool, AveragePool):
+            out(net.op(kind(kernel_shape=(3, 3), pads=(1, 1, 1, 1)), x))
+            some = kind(kernel_shape=(2, 3), strides=(2, 2), pads=(0, 1, 1, 0), ceil_mode=True)
+            out(net.op(some, x))
+            out(net.op(kind(kernel_shape=(3, 2), dilations=(2, 2), pads=(2, 1, 0, 1)), x))
+        padded = AveragePool(kernel_shape=(3, 3), pads=(1, 0, 2, 1), count_include_pad=True)
+        out(net.op(padded, x))
+    x = conv(net, net.input(1, 4, 40), 16, (3,))
+    out(net.op(MaxPool(kernel_shape=(4,), strides=(3,), pads=(1, 2)), x))
+    net.feeds[0][1, 0, 5, 4] = np.nan
+    return net
+
+
 def in_place_net() -> Net:
     """Residuals that the epilogue of a kernel may overwrite: nothing may be computed twice."""
     net = Net(8)
@@ -649,8 +671,8 @@ NETS = {
     "hybrid": hybrid_net, "hybrid_depthwise": hybrid_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
-    "norm": norm_net, "matmul_packed": matmul_net, "matmul_both": both_net,
-    "recurrent": recurrent_net, "matmul_bits": bits_net,
+    "norm": norm_net, "pool": pool_net, "matmul_packed": matmul_net,
+    "matmul_both": both_net, "recurrent": recurrent_net, "matmul_bits": bits_net,
 }  # fmt: skip
 
 
@@ -662,7 +684,7 @@ FAMILY = {
 }  # fmt: skip
 """The families that take a net's outputs where they have other names than the net."""
 
-LEAST = {"conv_winograd": 10, "norm": 5}
+LEAST = {"conv_winograd": 10, "norm": 5, "pool": 12}
 """How many outputs a family takes where others look cheaper for some, by the target."""
 
 
