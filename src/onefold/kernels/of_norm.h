@@ -24,7 +24,8 @@ AI float of_vsum(const of_vf v) {
       OF_UNROLL for (int t = 0; t < T; t++) sum[t] += of_vector_##KIND(x + b * k.next + t * OF_LANES);                \
     OF_UNROLL for (int t = 0; t < T; t++) mean[t] = of_vsum(sum[t]) / k.channels;                                     \
     for (ix b = 0; b < k.blocks; b++) {                                                                               \
-      const of_vf one = b + 1 < k.blocks ? (of_vf){0} + 1 : *(const of_vf *)used;                                     \
+      of_vf one = (of_vf){0} + 1;                                                                                     \
+      if (b + 1 == k.blocks) one = *(const of_vf *)used;                                                              \
       OF_UNROLL for (int t = 0; t < T; t++) {                                                                         \
         const of_vf d = (of_vector_##KIND(x + b * k.next + t * OF_LANES) - mean[t]) * one;                            \
         square[t] += d * d;                                                                                           \

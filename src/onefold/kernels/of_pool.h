@@ -35,7 +35,8 @@ AI int of_pool_inside(ix first, const int elements, const int step, ix size) {
           const ix at = x0 + t * k.sw + kx * k.dw;                                                                    \
           if (EDGE && (at < 0 || at >= k.w)) continue;                                                                \
           const of_vf v = of_vector_##KIND(xr + at * OF_LANES);                                                       \
-          acc[t] = LARGEST ? of_larger(acc[t], v) : acc[t] + v;                                                       \
+          if (LARGEST) acc[t] = of_larger(acc[t], v);                                                                 \
+          else acc[t] += v;                                                                                           \
         }                                                                                                             \
     }                                                                                                                 \
     const int rows = LARGEST || k.counted ? 1 : of_pool_inside(y0, k.kh, k.dh, k.h);                                  \
