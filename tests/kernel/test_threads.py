@@ -57,6 +57,9 @@ def nest_net() -> Net:
     return net
 
 
+QUANTIZED_FIRST = ("hybrid", "hybrid_depthwise")
+"""Half of their steps make inputs integers, which one thread does."""
+
 MORE: dict[str, Callable[[], Net]] = {**NETS, "attention": attention_net, "nest": nest_net}
 del MORE["recurrent"]  # one thread runs the steps
 
@@ -72,15 +75,16 @@ def helped(library: Library) -> None:
 
 
 def results(
-    net: Net, target: str, threads: int, folder: Path, precision: str = "f32"
-) -> list[list[Array]]:
+    net: Net, target: str, threads: int, folder: Path, precision: str = "f32",
+    least: float = 0.7,
+) -> list[list[Array]]:  # fmt: skip
     """Outputs of several calls, and how many steps were split."""
     t = find(target)
     folder.mkdir()
     program = plan.plan(net.graph, t, Options(precision, threads))
     assert program.threads == threads
     split = sum(s.kernel.split for s in program.flat())
-    assert split > 0.7 * len(list(program.flat())) if threads > 1 else not split
+    assert split > least * len(list(program.flat())) if threads > 1 else not split
     loaded = Loaded(build(program, t, folder, optimize="-O1" if threads > 1 else "-O3"))
     if threads > 1:
         helped(loaded.library)
@@ -99,7 +103,8 @@ def check(name: str, target: str, counts: tuple[int, ...], folder: Path) -> None
         pytest.skip(f"this machine cannot run {target}")
     (want, *_) = results(MORE[name](), target, 1, folder / "1")
     for n in counts:
-        for got in results(MORE[name](), target, n, folder / str(n)):
+        least = 0.4 if name in QUANTIZED_FIRST else 0.7
+        for got in results(MORE[name](), target, n, folder / str(n), least=least):
             for k, (w, y) in enumerate(zip(want, got, strict=True)):
                 assert y.tobytes() == w.tobytes(), f"output {k} of {name} on {n} threads"
 

@@ -8,6 +8,13 @@
 #pragma once
 #include "of_int_ends.h"
 
+// Sixteen registers do not hold what the compiler loads ahead of four steps.
+#if defined(__x86_64__) && !defined(__AVX512F__)
+#define OF_UNROLL_STEPS OF_UNROLL2
+#else
+#define OF_UNROLL_STEPS OF_UNROLL4
+#endif
+
 typedef int16_t of_vh __attribute__((vector_size(OF_LANES * 2), may_alias));
 typedef int16_t of_vhu __attribute__((vector_size(OF_LANES * 2), aligned(2), may_alias));
 
@@ -116,7 +123,7 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
               acc[b][t] = of_dot_lane(k.d, acc[b][t], q[t], j, wk + b * OF_LANES * 4);
           }
       }
-      OF_UNROLL4 for (int i = whole; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
+      OF_UNROLL_STEPS for (int i = whole; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
         OF_UNROLL for (int t = 0; t < T; t++) {
           const char *xt = xr + t * k.sw * k.col * size;
           if (k.more) seen[t] = of_dot4(seen[t], xt, rest && i == steps - 1 ? &last : &every);
