@@ -35,6 +35,7 @@ OF_INLINE int32_t of_asymmetric_range(float lo, float hi, float *scale, float *i
   *scale = 1.0f;
   *inverse = 0.0f;
   if (a == b) return 0;
+  if (b - a == __builtin_inf()) return *scale = __builtin_inff(), 0;
   const double s = (b - a) / 255.0, la = -a / s, lb = b / s;
   const double zero = 128.0 + la < 127.0 + lb ? -128.0 + la : 127.0 - lb;
   *scale = (float)s;

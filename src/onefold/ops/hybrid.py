@@ -34,6 +34,7 @@ class DynamicQuantize(Op):
         Case((((3, 7), "f32"),)),
         Case((((2, 3, 5), "f32"),), {"asymmetric": True}, low=-1, high=4),
         Case((np.zeros((2, 4), F),), {"asymmetric": True}),
+        Case((np.array([[1, np.inf, 2, -1], [3, 0, -np.inf, 1]], F),), {"asymmetric": True}),
     )
 
     def infer(self, n: Node) -> Sequence[TensorType]:
@@ -49,8 +50,8 @@ class DynamicQuantize(Op):
         for k, row in enumerate(x[0]):
             scale, zero, inverse = (_asymmetric if self.asymmetric else _symmetric)(row)
             low = -128 if self.asymmetric else -127
-            y = fx.round_away((F(zero) + row * inverse).astype(F))
-            q[k] = np.clip(y, low, 127) if inverse else 0
+            if inverse:
+                q[k] = np.clip(fx.round_away((F(zero) + row * inverse).astype(F)), low, 127)
             scales.append(scale)
             zeros.append(zero)
         return q, np.array(scales, F), np.array(zeros, np.int32)
@@ -84,6 +85,8 @@ def _asymmetric(row: Any) -> tuple[Any, int, Any]:
     if lo == hi:
         return F(1), 0, F(0)
     scale = (hi - lo) / 255.0
+    if np.isinf(scale):
+        return F(scale), 0, F(0)
     from_lo, from_hi = -128.0 - lo / scale, 127.0 - hi / scale
     better = 128.0 + abs(lo / scale) < 127.0 + abs(hi / scale)
     zero = np.clip(np.floor(abs(z := from_lo if better else from_hi) + 0.5) * np.sign(z), -128, 127)
