@@ -191,7 +191,7 @@ AI void of_judge(struct of_team *t, ix parts, uint64_t took) {
   t->took += took;
   if (++t->calls < OF_JUDGED) return;
   if (t->crew.waited > t->took / (4 * (uint64_t)parts) * (3 * (uint64_t)(parts - 1))) {
-    t->rest = t->took << t->rests;
+    t->rest = t->rests ? t->took << t->rests : 0;  // once may be chance
     t->rests += t->rests < OF_RESTS;
   } else {
     t->rests = 0;
