@@ -200,9 +200,9 @@ def _drop_unused(
 
 
 def _gains(n: Node, lowered: dict[int, Lowered | None], blocked: Blocked) -> bool:
-    if is_vector_conv(n) or is_integer_conv(n) or _any_blocked(n.outputs, blocked):
+    if is_vector_conv(n) or is_integer_conv(n) or is_vector_norm(n):
         return True
-    if is_vector_norm(n):
+    if _any_blocked(n.outputs, blocked):
         return True
     low = lowered[id(n)]
     # What moves channels to the end, or reduces over the image, reads blocks well.

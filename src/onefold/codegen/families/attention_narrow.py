@@ -37,7 +37,11 @@ class _Narrow(Tiled):
 
     def __init__(self, node: Node, threads: int, tile: int) -> None:
         super().__init__(node, threads, tile, (STEP, HIGH))
-        self.across = padded(self.e, STEP)  # elements of a query
+
+    @property
+    def across(self) -> int:
+        """Elements of a query."""
+        return padded(self.e, STEP)
 
     @property
     def cost(self) -> float:
@@ -45,7 +49,7 @@ class _Narrow(Tiled):
         shared."""
         heads = self.op.macs(self.node) / (self.queries * self.keys * (self.e + self.f))
         rows = padded(self.queries, HIGH)
-        tiles = padded(self.keys, STEP) * (padded(self.e, STEP) + self.width) / (STEP * HIGH)
+        tiles = padded(self.keys, STEP) * (self.across + self.width) / (STEP * HIGH)
         load = 0.5 if self.tile > HIGH and 4 * self.tile * self.pitch <= SCORES else 1.0
         moved = 0.3 * self.keys * (self.e + self.f) * self.groups / self.heads
         return heads * (rows * tiles * (1 + load) + SCORE * rows * self.padded + moved)
@@ -56,11 +60,10 @@ class _Narrow(Tiled):
 
     @property
     def parts(self) -> tuple[tuple[str, str, int], ...]:
-        across = padded(self.e, STEP)
         return (
-            ("uint16_t", "kt", padded(self.keys, HIGH) * across),
+            ("uint16_t", "kt", padded(self.keys, HIGH) * self.across),
             ("uint16_t", "pv", self.padded * self.width),
-            ("uint16_t", "q", self.tile * across),
+            ("uint16_t", "q", self.tile * self.across),
             ("float", "s", self.tile * self.pitch),
         )
 

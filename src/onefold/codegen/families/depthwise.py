@@ -21,11 +21,12 @@ from onefold.codegen.tiles import (
     padded,
     runs_of,
 )
-from onefold.codegen.tiling import Plane, Tiling
+from onefold.codegen.tiling import Call, Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
 from onefold.ops.conv import Conv
+from onefold.ops.window import Axis
 from onefold.options import Options
 from onefold.target import Target
 
@@ -60,15 +61,16 @@ class Depthwise(Family):
             return "its input is not in channel blocks"
         if size(planar(op.axes(node))[1].kernel) > 15:
             return "its window is too wide to be unrolled"
-        return _Depthwise(node, m).choices()
+        return _Depthwise(node, m, op.axes(node)).choices()
 
 
-class _Depthwise:
-    def __init__(self, node: Node, m: Machine) -> None:
-        op = node.op
-        assert isinstance(op, Conv)
-        self.node, self.m, self.channels = node, m, op.group
-        a, b = planar(op.axes(node))
+class Windows:
+    """Windows over channel blocks, one vector of channels times the columns of a tile."""
+
+    def __init__(self, node: Node, m: Machine, axes: Sequence[Axis]) -> None:
+        self.node, self.m = node, m
+        self.channels = size(node.arg(0).shape[1])
+        a, b = planar(axes)
         self.rows, self.columns = size(a.out), size(b.out)
         self.sums = Sums(
             1, 1, (0, 0, 0), (a.size, b.size), (size(a.kernel), size(b.kernel)),
@@ -76,6 +78,28 @@ class _Depthwise:
         )  # fmt: skip
         self.plane = size(a.size) * size(b.size)
 
+    @property
+    def fields(self) -> tuple[Dim, ...]:
+        """Sizes, window, steps, dilations and padding, by rows and columns."""
+        s = self.sums
+        return (*s.size, *s.window, *s.steps, *s.dilations, *s.pads)
+
+    def source(self, r: Rendering, n: Dim, block: Dim) -> str:
+        """Text of the address of a block of the input."""
+        batch = size(padded_channels(self.node.arg(0).tensor)) * self.plane
+        at = dims.add(dims.mul(n, batch), dims.mul(block, self.m.lanes * self.plane))
+        return f"{r.pointers[0]} + {r.dim(at)}"
+
+    def body(self, tile: Tile, r: Rendering, call: Call, head: Sequence[str]) -> str:
+        n = self.node.arg(0).shape[0]
+        plane = Plane(self.m.lanes, n, self.channels, self.rows, self.columns, self._index)
+        return Tiling(plane, tile, r, call, self.sums.is_edge, by_rows=True).body(head)
+
+    def _index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
+        return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)
+
+
+class _Depthwise(Windows):
     def choices(self) -> list[Choice]:
         return [self._choice(w) for w in widths(self.columns, self._most())]
 
@@ -116,28 +140,21 @@ class _Depthwise:
         return packed.reshape(-1), pack_bias(self.node.const(2), self.channels, lanes)
 
     def render(self, tile: Tile, r: Rendering) -> str:
-        x, w, bias = r.pointers
-        s, lanes = self.sums, self.m.lanes
-        parts = (*s.size, *s.window, *s.steps, *s.dilations, *s.pads)
+        _, w, bias = r.pointers
+        lanes = self.m.lanes
         head = [
             lane_check(lanes),
-            f"const struct of_depthwise k = {{{', '.join(r.dim(p) for p in parts)}}};",
+            f"const struct of_depthwise k = {{{', '.join(r.dim(p) for p in self.fields)}}};",
         ]
-        taps = s.window[0] * s.window[1]
-        x_type = self.node.arg(0).tensor
-        batch = size(padded_channels(x_type)) * self.plane
+        taps = self.sums.window[0] * self.sums.window[1]
+        kind = self.node.arg(0).tensor.memory
 
         def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
-            at = dims.add(dims.mul(n, batch), dims.mul(block, lanes * self.plane))
             return (
-                f"of_depthwise_tile_{x_type.memory}(k, {run.width}, {int(run.edge)}, {r.dim(row)}, "
-                f"{r.dim(column)}, {x} + {r.dim(at)}, {w} + {r.dim(dims.mul(block, lanes * taps))}"
+                f"of_depthwise_tile_{kind}(k, {run.width}, {int(run.edge)}, {r.dim(row)}, "
+                f"{r.dim(column)}, {self.source(r, n, block)}, "
+                f"{w} + {r.dim(dims.mul(block, lanes * taps))}"
                 f", {bias} + {r.dim(dims.mul(block, lanes))}, acc);"
             )
 
-        n = self.node.arg(0).shape[0]
-        plane = Plane(lanes, n, self.channels, self.rows, self.columns, self.index)
-        return Tiling(plane, tile, r, call, s.is_edge, by_rows=True).body(head)
-
-    def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
-        return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)
+        return self.body(tile, r, call, head)

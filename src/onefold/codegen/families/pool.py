@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from onefold.codegen.families.conv import planar, size
-from onefold.codegen.families.depthwise import widths
+from onefold.codegen.families.depthwise import Windows, widths
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.loops import padded_channels
-from onefold.codegen.sums import Sums
 from onefold.codegen.tiles import Machine, Run, Tile, end_cycles, f32_machine, lane_check, runs_of
-from onefold.codegen.tiling import Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Node
 from onefold.ops.pool import AveragePool, MaxPool
+from onefold.ops.window import Axis
 from onefold.options import Options
 from onefold.target import Target
 
@@ -52,25 +50,16 @@ class Pooling(Family):
             return "its window is too wide to be unrolled"
         if size(planar(axes)[1].out) < FEWEST:
             return "its result has too few columns for a tile"
-        return _Pool(node, m).choices()
+        return _Pool(node, m, axes).choices()
 
 
-class _Pool:
-    def __init__(self, node: Node, m: Machine) -> None:
+class _Pool(Windows):
+    def __init__(self, node: Node, m: Machine, axes: Sequence[Axis]) -> None:
+        super().__init__(node, m, axes)
         op = node.op
-        assert isinstance(op, (MaxPool, AveragePool))
-        self.node, self.m = node, m
         self.largest = isinstance(op, MaxPool)
-        self.channels = size(node.arg(0).shape[1])
-        a, b = planar(op.axes(node.arg(0).shape))
-        self.rows, self.columns = size(a.out), size(b.out)
-        self.sums = Sums(
-            1, 1, (0, 0, 0), (a.size, b.size), (size(a.kernel), size(b.kernel)),
-            (a.stride, b.stride), (a.dilation, b.dilation), (size(a.begin), size(b.begin)),
-        )  # fmt: skip
-        self.plane = size(a.size) * size(b.size)
         all_count = isinstance(op, AveragePool) and (
-            op.count_include_pad or not (a.guarded or b.guarded)
+            op.count_include_pad or not any(a.guarded for a in axes)
         )
         self.counted = self.sums.per_output if all_count else 0
 
@@ -94,26 +83,15 @@ class _Pool:
         return total * self.rows * blocks * dims.upper(self.node.arg(0).shape[0])
 
     def render(self, tile: Tile, r: Rendering) -> str:
-        (x,) = r.pointers
-        s, lanes = self.sums, self.m.lanes
-        parts = (*s.size, *s.window, *s.steps, *s.dilations, *s.pads, self.counted)
-        tensor = self.node.arg(0).tensor
-        batch = size(padded_channels(tensor)) * self.plane
+        kind = self.node.arg(0).tensor.memory
         largest = "true" if self.largest else "false"
 
         def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
-            at = dims.add(dims.mul(n, batch), dims.mul(block, lanes * self.plane))
             return (
-                f"of_pool_tile_{tensor.memory}(k, {largest}, {run.width}, {int(run.edge)}, "
-                f"{r.dim(row)}, {r.dim(column)}, {x} + {r.dim(at)}, acc);"
+                f"of_pool_tile_{kind}(k, {largest}, {run.width}, {int(run.edge)}, "
+                f"{r.dim(row)}, {r.dim(column)}, {self.source(r, n, block)}, acc);"
             )
 
-        head = [
-            lane_check(lanes), f"const struct of_pool k = {{{', '.join(r.dim(p) for p in parts)}}};"
-        ]  # fmt: skip
-        n = self.node.arg(0).shape[0]
-        plane = Plane(lanes, n, self.channels, self.rows, self.columns, self.index)
-        return Tiling(plane, tile, r, call, s.is_edge, by_rows=True).body(head)
-
-    def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
-        return (n, c, x) if len(self.node.outputs[0].shape) == 3 else (n, c, y, x)
+        fields = ", ".join(r.dim(p) for p in (*self.fields, self.counted))
+        head = [lane_check(self.m.lanes), f"const struct of_pool k = {{{fields}}};"]
+        return self.body(tile, r, call, head)
