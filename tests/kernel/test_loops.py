@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from onefold.dev.assembly import ISAS, functions, innermost
+from onefold.dev.assembly import ISAS, functions, in_registers, innermost
 from onefold.dev.layers import LAYERS
-from onefold.dev.loops import expected, rows_for
+from onefold.dev.loops import CORES, analyser, expected, limit, rows_for
+from onefold.errors import OptionError
 from onefold.target import find
 
 TARGETS = ("arm64", "arm64+dotprod", "x86-64-v3", "x86-64-v4+avx512vnni")
@@ -63,6 +64,24 @@ row:                                    # @row
 .Lfunc_end0:
 """
 
+PAIRS = """\
+\t.type\tpairs,@function
+pairs:                                  # @pairs
+.LBB0_1:                                # =>This Inner Loop Header: Depth=1
+\tvpbroadcastd\t(%rdi,%rax,4), %ymm2
+\tvpmaddwd\t(%rsi), %ymm2, %ymm3
+\tvpaddd\t%ymm3, %ymm0, %ymm0
+\tvpmaddwd\t32(%rsi), %ymm2, %ymm2
+\tvpaddd\t%ymm1, %ymm2, %ymm1
+\tvpaddd\t%ymm4, %ymm1, %ymm4
+\tvmovdqa\t(%rdx), %ymm3
+\tvpaddd\t%ymm3, %ymm4, %ymm4
+\tincq\t%rax
+\tjne\t.LBB0_1
+\tretq
+.Lfunc_end0:
+"""
+
 
 def test_a_loop_that_contains_others_is_not_innermost() -> None:
     code = dict(functions(ARM))
@@ -78,6 +97,29 @@ def test_text_of_x86_is_read() -> None:
     (loop,) = innermost(ISAS["x86_64"], name, lines)
     assert loop.kinds == ("vfmadd231ps",)
     assert (len(loop.products), loop.stack, loop.sums) == (2, 1, 2)
+
+
+def test_what_adds_a_product_belongs_to_the_multiply_add() -> None:
+    ((name, lines),) = functions(PAIRS)
+    (loop,) = innermost(ISAS["x86_64"], name, lines)
+    assert len(loop.products) == 2
+    assert loop.arithmetic == loop.lines[1:5]
+    ((name, lines),) = functions(X86)
+    (fused,) = innermost(ISAS["x86_64"], name, lines)
+    assert fused.arithmetic == fused.products
+    assert in_registers(fused.products[1]) == "vfmadd231ps\t%ymm1, %ymm2, %ymm1"
+
+
+@pytest.mark.parametrize(("model", "cycles"), [("haswell", 2.0), ("skylake", 4 / 3)])
+def test_multiply_adds_alone_keep_the_units_at_work(model: str, cycles: float) -> None:
+    """Haswell multiplies integers on one port of three, Skylake on two."""
+    try:
+        analyser()
+    except OptionError as error:
+        pytest.skip(str(error))
+    ((name, lines),) = functions(PAIRS)
+    (loop,) = innermost(ISAS["x86_64"], name, lines)
+    assert limit(CORES[model], "x86_64", loop) == pytest.approx(cycles, abs=0.1)
 
 
 @pytest.mark.toolchain

@@ -14,13 +14,17 @@ class Isa:
 
     jump: a branch within a function, whose groups are its condition, if any, and its label;
     stack: an operand in the function's stack frame; products: multiply-adds, as the
-    instruction's name; sums: the register that a multiply-add adds to.
+    instruction's name; sums: the register that a multiply-add adds to; bare: those of them that
+    leave adding to another instruction, adds: its name, vectors: registers, the result's last.
     """
 
     jump: re.Pattern[str]
     stack: re.Pattern[str]
     products: re.Pattern[str]
     sums: re.Pattern[str]
+    bare: re.Pattern[str] = re.compile("(?!)")
+    adds: re.Pattern[str] = re.compile("(?!)")
+    vectors: re.Pattern[str] = re.compile("(?!)")
 
 
 ISAS = {
@@ -38,6 +42,9 @@ ISAS = {
             r"|vdpbf16ps|tdp\w+|v?mulps|v?pmulld|vpdpwssd"
         ),
         re.compile(r".*%([xyzt]mm\d+)(?:\s*\{.*\})?$"),
+        re.compile(r"v?pmaddwd|v?pmaddubsw|v?mulps|v?pmulld"),
+        re.compile(r"v?(?:addps|paddd)"),
+        re.compile(r"%[xyz]mm\d+"),
     ),
 }
 
@@ -55,6 +62,21 @@ class Loop:
     def products(self) -> tuple[str, ...]:
         """The multiply-adds."""
         return tuple(x for x in self.lines if self.isa.products.fullmatch(name_of(x)))
+
+    @property
+    def arithmetic(self) -> tuple[str, ...]:
+        """The multiply-adds, and what adds the products of those that only multiply."""
+        found, products = [], set[str]()
+        for line in self.lines:
+            name, vectors = name_of(line), self.isa.vectors.findall(line)
+            if self.isa.products.fullmatch(name) or (
+                self.isa.adds.fullmatch(name) and products.intersection(vectors)
+            ):
+                found.append(line)
+            products.difference_update(vectors[-1:])
+            if self.isa.bare.fullmatch(name):
+                products.add(vectors[-1])
+        return tuple(found)
 
     @property
     def stack(self) -> int:
@@ -79,6 +101,12 @@ def name_of(line: str) -> str:
 
 def kind_of(line: str) -> str:
     return name_of(line) + (" by element" if re.search(r"\.\w+\[\d+\]$", line) else "")
+
+
+def in_registers(line: str) -> str:
+    """The instruction without an operand in memory: a register of the result's width for it."""
+    result = re.search(r"%[xyz]mm\d+(?!.*%[xyz]mm)", line)
+    return re.sub(r"[-\w.]*\(%[^)]*\)(?:\{1to\d+\})?", result[0], line) if result else line
 
 
 def functions(text: str) -> Iterator[tuple[str, list[str]]]:

@@ -19,11 +19,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onefold.codegen.model import Names, emit
-from onefold.dev.assembly import ISAS, Loop, functions, innermost
+from onefold.dev.assembly import ISAS, Loop, functions, in_registers, innermost, name_of
 from onefold.dev.layers import LAYERS, Layer, draw
 from onefold.errors import OptionError
 from onefold.options import Options
@@ -74,10 +75,6 @@ EXPECTED = {
 """What is to multiply: (feature or architecture, kind of layer) -> names of instructions."""
 
 
-UNFUSED = {"vpmaddwd"}
-"""Instructions that multiply, and leave it to others to add: no multiply-adds limit their loops."""
-
-
 def expected(target: Target, kind: str) -> tuple[str, ...]:
     """The instructions that are to multiply in a layer of this kind; empty where none is said."""
     words = [f for f in target.features if (f, kind) in EXPECTED]
@@ -117,9 +114,8 @@ class Row:
         wanted = expected(find(self.target), self.asked)
         if wanted and not set(self.kinds) <= set(wanted):
             said.append(f"it multiplies by {', '.join(self.kinds)}, not {' or '.join(wanted)}")
-        judged = self.main and not set(self.kinds) & UNFUSED
         said += [f"{self.share(c):.0%} of the limit on {c}" for c in self.cycles
-                 if judged and round(self.share(c), 2) < ENOUGH]  # fmt: skip
+                 if self.main and round(self.share(c), 2) < ENOUGH]  # fmt: skip
         return said
 
 
@@ -217,23 +213,38 @@ def estimate(core: Core, arch: str, lines: Sequence[str], features: Sequence[str
     """
     first = f"// LLVM-MCA-LATENCY {LOAD}\n" if core.in_order else ""
     text = "\n".join(re.sub(r"\.LBB\w+", "round", x) for x in lines)
-    return _analysed(core, arch, f"{first}round:\n{text}", features)["TotalCycles"] / ROUNDS
+    summary = _analysed(core, arch, f"{first}round:\n{text}", features)["SummaryView"]
+    return float(summary["TotalCycles"]) / ROUNDS
 
 
 def limit(core: Core, arch: str, loop: Loop, features: Sequence[str] = ()) -> float:
-    """Cycles that its multiply-adds occupy the units for."""
-    alone = "\n".join(loop.products)
-    return float(_analysed(core, arch, alone, features)["BlockRThroughput"])
+    """Cycles that its multiply-adds keep the units at work for that can do them, operands being in
+    registers and all units having the same share."""
+    lines = [in_registers(x) for x in loop.arithmetic]
+    found = _analysed(core, arch, "\n".join(lines), features)["ResourcePressureView"]
+    units: dict[str, set[int]] = {}
+    work: dict[str, float] = {}
+    for x in found["ResourcePressureInfo"]:
+        if x["InstructionIndex"] < len(lines):  # behind them stand the sums of all
+            kind = name_of(lines[x["InstructionIndex"]])
+            units.setdefault(kind, set()).add(x["ResourceIndex"])
+            work[kind] = work.get(kind, 0) + x["ResourceUsage"]
+    most = 0.0
+    for n in range(1, len(units) + 1):
+        for kinds in combinations(units, n):
+            some = set.union(*(units[k] for k in kinds))
+            most = max(most, sum(work[k] for k in units if units[k] <= some) / len(some))
+    return most
 
 
-def _analysed(core: Core, arch: str, text: str, features: Sequence[str]) -> dict[str, float]:
-    """The analyser's summary of some instructions."""
+def _analysed(core: Core, arch: str, text: str, features: Sequence[str]) -> dict[str, Any]:
+    """What the analyser says of some instructions."""
     words = [analyser(), f"-mtriple={arch}", f"-mcpu={core.model}", f"-iterations={ROUNDS}",
              "--json", "-mattr=" + ",".join(f"+{f}" for f in features)]  # fmt: skip
     done = subprocess.run(words, input=text, capture_output=True, text=True)
     if done.returncode:
         raise OptionError("the analyser does not know the code", why=done.stderr[:300])
-    found: dict[str, float] = json.loads(done.stdout)["CodeRegions"][0]["SummaryView"]
+    found: dict[str, Any] = json.loads(done.stdout)["CodeRegions"][0]
     return found
 
 
@@ -293,8 +304,8 @@ the main one of the innermost loops is read from the compiler's assembly text.
 - For each CPU the *cycles* of a round as llvm-mca {version} estimates them, all data being in the
   first cache, and the share of the limit that the multiply-adds alone set by the same model. Loops
   of layers in *italics* wait for memory rather than for arithmetic, or are a small part of a
-  network; the others are to have no spills and at least {enough:.0%}. AVX2 adds integer products
-  by instructions of their own, so that multiplications do not limit these loops.
+  network; the others are to have no spills and at least {enough:.0%}. Where one instruction
+  multiplies and another one adds, as for integers with AVX2, both are the multiply-add.
 
 What the models are: Cortex-A72's and Cortex-A53's have one 128-bit multiply-add of f32 a cycle.
 There is none of Cortex-A76; that of Neoverse N1, the same core for servers, stands for it. In the
