@@ -443,6 +443,14 @@ def int_net() -> Net:
         for zero in (100, 150):
             quantized(net, QuantConv2D, (1, 5, 7, c), (19, 3, 3, c), 19, "u8", pads=(1,) * 4,
                       zero_w=zero)
+    for zero in (0, 100, 255):  # what the windows see is summed up: read as it is, or prepared
+        beyond = {"kind": "u8", "zero_w": zero}
+        quantized(net, QuantConv2D, (2, 9, 7, 64), (40, 1, 1, 64), 40, **beyond)
+        quantized(net, QuantConv2D, (1, 5, 9, 68), (17, 1, 1, 68), 17, **beyond)
+        quantized(net, QuantConv2D, (2, 40, 33, 8), (24, 3, 3, 8), 24, pads=(1,) * 4, **beyond)
+        quantized(net, QuantConv2D, (1, 21, 20, 32), (24, 3, 3, 32), 24, strides=(2, 2), **beyond)
+        quantized(net, QuantConv2D, (1, 9, 12, 8), (9, 2, 2, 8), 9, dilations=(2, 3), **beyond)
+        quantized(net, QuantFullyConnected, (5, 130), (33, 130), 33, **beyond)
     for k in (1, 7, 64, 640):
         quantized(net, QuantFullyConnected, (3, k), (17, k), 17, zero_x=-3, zero_y=9)
     quantized(net, QuantFullyConnected, (1, 9), (6, 9), 6, "u8")

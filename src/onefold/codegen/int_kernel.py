@@ -99,14 +99,16 @@ class IntKernel:
     unit = 1  # columns that a tile has, or a multiple: then it may lie in several rows
 
     def __init__(
-        self, layer: Layer, target: Target, form: Form, block: int, apart: bool = False
-    ) -> None:
-        """block: channels of a column are filled up to whole ones; apart: blocks are images."""
+        self, layer: Layer, target: Target, form: Form, block: int, apart: bool = False,
+        more: int = 0,
+    ) -> None:  # fmt: skip
+        """block: channels of a column are filled up to whole ones; apart: blocks are images; more:
+        what weights stand for beyond their bytes (see `beyond_bytes`)."""
         m = Machine.of(target)
         assert m is not None
         if layer.x.dtype.name == form.kind:
             layer = layer.in_one_row()
-        self.layer, self.m, self.form = layer, m, form
+        self.layer, self.m, self.form, self.more = layer, m, form, more
         h, w, c = layer.size
         self.rows, self.columns, self.channels = layer.result
         blocks, col = (-(-c // block), block) if apart else (1, -(-c // block) * block)
@@ -144,7 +146,14 @@ class IntKernel:
 
     @property
     def scratch(self) -> int:
-        return 0 if self.direct else self.image.elements * self.form.size + SLACK
+        seen = self.image.band * self.columns if self.more else 0
+        return self._place_of_seen + seen * 4
+
+    @property
+    def _place_of_seen(self) -> int:
+        """Behind the prepared rows, what each place of the result adds to its sums."""
+        room = 0 if self.direct else self.image.elements * self.form.size + SLACK
+        return -(-room // SLACK) * SLACK if self.more else room
 
     def zeros(self) -> tuple[int, int]:
         """What is added to an element of the input, and what stands for zero afterwards."""
@@ -198,7 +207,7 @@ class IntKernel:
                 self.m.lanes, 1, self.channels, 1, i.band * self.columns,
                 lambda n, c, _, at: index(n, c, *dims.unravel(at, whole)),
             )  # fmt: skip
-        finish = t.finish(self.m.lanes, names, more, r.dim)
+        finish = t.finish(self.m.lanes, names, more, r.dim, "seen" if self.more else "")
         read = int(np.prod(t.size)) * self.form.size
         tiling = Tiling(
             plane, tile, r, call, lambda first, width: False, "int32_t", finish,
@@ -208,12 +217,14 @@ class IntKernel:
         again = start != 0 or n != 0
         source = r.dim(dims.mul(n, t.steps[0]))
         if self.direct:
-            lines = [f"const {self.ctype} *const p = {x} + {source};", tiling.body(())]
+            lines = [f"const {self.ctype} *const p = {x} + {source};"]
         else:
             zero = more[1] if t.moving else ""
             lines = [*self.before(r, n), *self._prepared(r, x, source, start, zero)]
-            lines.append(tiling.body(()))
-            lines += r.team.wait() if r.team.parts > 1 and again else []
+        lines += self._seen(r, rows) if self.more else []
+        lines.append(tiling.body(()))
+        if r.team.parts > 1 and again and (self.more or not self.direct):
+            lines += r.team.wait()
         if start != 0:
             lines = loop(bands.name, str(bands.extent), lines)
         if n != 0:
@@ -221,6 +232,9 @@ class IntKernel:
         head = [lane_check(self.m.lanes)]
         if not self.direct:
             head.append(f"{self.ctype} *const p = ({self.ctype} *){r.pointers[-1]};")
+        if self.more:
+            at = f"{r.pointers[-1]} + {self._place_of_seen}"
+            head.append(f"int32_t *const seen = (int32_t *)({at});")
         return "\n".join([*head, *lines])
 
     def before(self, r: Rendering, n: Dim) -> list[str]:
@@ -253,6 +267,24 @@ class IntKernel:
             f"{name}(image, {x} + {source}, {add}, {fill}{zero and ' + '}{zero}, {to});",
             *(r.team.wait() if bounds else []),
         ]
+
+    def _seen(self, r: Rendering, rows: Dim) -> list[str]:
+        """Statements that tell what each place of a band adds to its sums."""
+        t, i = self.layer, self.image
+        c, row = t.size[2], i.cols * i.col
+        runs = (t.kernel[1] * c, 1) if i.col == c and t.dilations[1] == 1 else (c, t.kernel[1])
+        fields = (
+            runs[0], t.kernel[0], runs[1], self.columns, t.strides[0] * row, t.strides[1] * i.col,
+            t.dilations[0] * row, t.dilations[1] * i.col,
+        )  # fmt: skip
+        places, ends = r.dim(dims.mul(rows, self.columns)), ("0", "")
+        lines = [f"static const struct of_windows windows = {{{', '.join(map(str, fields))}}};"]
+        if r.team.parts > 1:
+            ends = ("low", "high")
+            lines.append(r.team.bounds(places, names=ends))
+        more = self.more
+        lines.append(f"of_seen(&windows, {ends[0]}, {ends[1] or places}, p, {more}, seen);")
+        return lines + (r.team.wait() if r.team.parts > 1 else [])
 
     @property
     def ctype(self) -> str:

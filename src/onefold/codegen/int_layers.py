@@ -41,11 +41,11 @@ class FixedPoint:
     def arrays(self) -> tuple[Array, ...]:
         return self.multiplier.astype(np.int32), self.shift.astype(np.int32)
 
-    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
+    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
         far = bool(np.any(layer.most * 2.0 ** np.maximum(self.shift, 0) >= FAR))
         ends = f"{int(self.once)}, {int(far)}, {int(layer.dtype is dtypes.i8)}"
         ends += f", {layer.lo}, {layer.hi}, {layer.zero_y}"
-        return f"of_end_fixed({{}}, {', '.join(arrays)}, {ends}, (uint8_t *)q);"
+        return f"of_end_fixed({{}}, {seen}, {', '.join(arrays)}, {ends}, (uint8_t *)q);"
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ class FloatScale:
     def arrays(self) -> tuple[Array, ...]:
         return (self.factor.astype(np.float32),)
 
-    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
+    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
         far = bool(np.any(layer.most * np.abs(self.factor) > FAR))
         ends = f"{int(far)}, {int(layer.dtype is dtypes.i8)}, {layer.lo}, {layer.hi}"
-        return f"of_end_scale({{}}, {', '.join(arrays)}, {ends}, {layer.zero_y}, (uint8_t *)q);"
+        ends += f", {layer.zero_y}, (uint8_t *)q"
+        return f"of_end_scale({{}}, {seen}, {', '.join(arrays)}, {ends});"
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class DynamicScale:
         bias = none if self.bias is None else self.bias.astype(np.float32)
         return self.factor.astype(np.float32), bias, self.total.astype(np.int32)
 
-    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer) -> str:
+    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
         ends = f"{', '.join(arrays)}, {more[0]}, {more[1] if layer.moving else 0}"
-        return f"of_end_dynamic({{}}, {ends}, q);"
+        return f"of_end_dynamic({{}}, {seen}, {ends}, q);"
 
 
 @dataclass(frozen=True)
@@ -165,17 +166,22 @@ class Layer:
         return (outputs - 1) * self.strides[axis] + span + 1
 
     def finish(
-        self, lanes: int, arrays: Sequence[str], more: Sequence[str], dim: Callable[[Dim], str]
-    ) -> Finish:
+        self, lanes: int, arrays: Sequence[str], more: Sequence[str], dim: Callable[[Dim], str],
+        seen: str,
+    ) -> Finish:  # fmt: skip
         """arrays: names of those of the end, filled up to whole vectors; more: C texts of the
-        elements of `more` for the batch."""
+        elements of `more` for the batch; seen: the name of what each place of the result adds to
+        its sums, empty where that is nothing."""
         kind = self.dtype.ctype
 
         def text(
-            vectors: int, columns: int, block: Dim, acc: str, pitch: int
+            vectors: int, columns: int, at: tuple[Dim, Dim, Dim], acc: str, pitch: int
         ) -> tuple[list[str], str, int]:
-            at = dim(dims.mul(block, lanes))
-            call = self.end.call([f"{a} + {at}" for a in arrays], more, self)
+            block, row, column = at
+            first = dim(dims.mul(block, lanes))
+            place = dim(dims.add(dims.mul(row, self.result[1]), column))
+            adds = f"{seen} + {place}" if seen else "0"
+            call = self.end.call([f"{a} + {first}" for a in arrays], more, self, adds)
             room = -(-columns // 4) * 4
             lines = [
                 f"{kind} q[{vectors * room * lanes}] __attribute__((aligned(64)));",

@@ -43,10 +43,10 @@ Call = Callable[[int, Run, Dim, Dim, Dim, Dim], str]
 """Text of the kernel call that fills `acc`: (vectors, run, batch, block, row, column)."""
 
 
-Finish = Callable[[int, int, Dim, str, int], tuple[list[str], str, int]]
-"""What stands between the sums of a tile and its results: (vectors, columns, block, C text of the
-first sum, columns from one vector's sums to the next's) -> statements that make an array
-[vectors][columns][lanes] of results, its name, and columns that it has room for."""
+Finish = Callable[[int, int, tuple[Dim, Dim, Dim], str, int], tuple[list[str], str, int]]
+"""What stands between the sums of a tile and its results: (vectors, columns, (block, row, column),
+C text of the first sum, columns from one vector's sums to the next's) -> statements that make an
+array [vectors][columns][lanes] of results, its name, and columns that it has room for."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Tiling:
             ]
             acc, pitch = "acc", r.width
             if self.finish:
-                more, acc, pitch = self.finish(v, r.width, at.block, acc, r.width)
+                more, acc, pitch = self.finish(v, r.width, (at.block, row, column), acc, r.width)
                 lines += more
             return [*lines, *self._results(r, at, (acc, pitch), row, column)]
 
@@ -212,7 +212,7 @@ class Tiling:
         column = self._column(r, index_of(before))
         column = dims.add(column, dims.mul(index_of(part), width))
         old = f"(old + {part.name} * {width * lanes})"
-        lines, acc, pitch = self.finish(v, width, at.block, old, r.width)
+        lines, acc, pitch = self.finish(v, width, (at.block, row, column), old, r.width)
         lines = [*lines, *self._results(Run(0, width, 1), at, (acc, pitch), row, column)]
         low, high = self._tiles_between(r, ends) if ends else ("0", self.render.dim(r.count))
         older = Older("more", part.name, f"{tile.name} > start ? {part.extent} : 0", lines)

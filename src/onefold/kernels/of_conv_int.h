@@ -94,7 +94,6 @@ struct of_conv_int {
   int run, kh, kw;               // elements of a run, rows of the window, runs in a row of it (1 unless dilated)
   int sh, sw, dh, dw, row, col;  // steps; elements of the prepared input from a row, and a column, to the next
   int d;                         // elements of a step
-  int more;                      // what weights of bytes are less than they stand for
 };
 
 // out[B][T][lanes], on top of bias[B][lanes]; x is the prepared image, elements of `4 / d` bytes
@@ -103,11 +102,7 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
   of_vi acc[OF_MAX_B][OF_MAX_T];
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] = *(const of_vi *)(bias + b * OF_LANES);
-  const int steps = (k.run + k.d - 1) / k.d, size = 4 / k.d, rest = k.run % k.d;
-  // Weights that are `more` than their bytes add that many times the sum of the inputs.
-  const of_vi every = of_all_i32(0x01010101), last = rest ? of_all_i32(0x01010101 & ((1 << 8 * rest) - 1)) : every;
-  of_vi seen[OF_MAX_T];
-  OF_UNROLL for (int t = 0; t < T; t++) seen[t] = (of_vi){0};
+  const int steps = (k.run + k.d - 1) / k.d, size = 4 / k.d;
   const char *at = x, *wk = w;
   for (int ky = 0; ky < k.kh; ky++)
     for (int kx = 0; kx < k.kw; kx++) {
@@ -117,27 +112,62 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
         of_some q[OF_MAX_T];
         OF_UNROLL for (int t = 0; t < T; t++) __builtin_memcpy(&q[t], xr + t * k.sw * k.col * size, sizeof(of_some));
         OF_UNROLL for (int j = 0; j < OF_STEPS; j++, wk += B * OF_LANES * 4)
-          OF_UNROLL for (int t = 0; t < T; t++) {
-            if (k.more) seen[t] = of_dot_lane(k.d, seen[t], q[t], j, rest && i + j == steps - 1 ? &last : &every);
+          OF_UNROLL for (int t = 0; t < T; t++)
             OF_UNROLL for (int b = 0; b < B; b++)
               acc[b][t] = of_dot_lane(k.d, acc[b][t], q[t], j, wk + b * OF_LANES * 4);
-          }
       }
       OF_UNROLL_STEPS for (int i = whole; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
         OF_UNROLL for (int t = 0; t < T; t++) {
           const char *xt = xr + t * k.sw * k.col * size;
-          if (k.more) seen[t] = of_dot4(seen[t], xt, rest && i == steps - 1 ? &last : &every);
           OF_UNROLL for (int b = 0; b < B; b++) {
             const char *wb = wk + b * OF_LANES * 4;
             acc[b][t] = k.d == 4 ? of_dot4(acc[b][t], xt, wb) : of_dot2(acc[b][t], xt, wb);
           }
         }
     }
-  if (k.more)
-    OF_UNROLL for (int b = 0; b < B; b++)
-      OF_UNROLL for (int t = 0; t < T; t++) acc[b][t] += k.more * seen[t];
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + (b * T + t) * OF_LANES) = acc[b][t];
+}
+
+// The sum of n bytes, spread over lanes, on top of acc.
+AI of_vi of_sum_bytes(of_vi acc, const char *x, const int n) {
+  int i = 0;
+#if defined(__AVX512VNNI__)
+  const __m512i ones = _mm512_set1_epi8(1);
+  for (; i + 64 <= n; i += 64) acc = (of_vi)_mm512_dpbusd_epi32((__m512i)acc, _mm512_loadu_si512(x + i), ones);
+  if (i < n) {
+    const __m512i rest = _mm512_maskz_loadu_epi8(~0ull >> (64 - (n - i)), x + i);
+    acc = (of_vi)_mm512_dpbusd_epi32((__m512i)acc, rest, ones);
+  }
+#else
+#if defined(__ARM_FEATURE_DOTPROD)
+  for (; i + 16 <= n; i += 16)
+    acc = (of_vi)vdotq_s32((int32x4_t)acc, vld1q_s8((const int8_t *)x + i), vdupq_n_s8(1));
+#endif
+  for (; i < n; i++) acc[0] += (int8_t)x[i];
+#endif
+  return acc;
+}
+
+// Weights that stand for `more` than their bytes add that many times the sum of what a window sees: kh times kw runs of
+// `run` bytes, for each of the places `from` to `to` of the result.
+struct of_windows {
+  int run, kh, kw, columns;             // columns of the result
+  ix down, across, next_row, next_run;  // bytes from a row, and a column, of the result to the next; the same of runs
+};
+__attribute__((unused, noinline)) static void of_seen(const struct of_windows *k, ix from, ix to, const void *x,
+                                                      int32_t more, int32_t *seen) {
+  for (ix i = from, y = from / k->columns, at = from % k->columns; i < to; i++) {
+    const char *const first = (const char *)x + y * k->down + at * k->across;
+    of_vi acc = {0};
+    for (int ky = 0; ky < k->kh; ky++)
+      for (int kx = 0; kx < k->kw; kx++)
+        acc = of_sum_bytes(acc, first + ky * k->next_row + kx * k->next_run, k->run);
+    int32_t sum = 0;
+    OF_UNROLL for (int l = 0; l < OF_LANES; l++) sum += acc[l];
+    seen[i] = more * sum;
+    if (++at == k->columns) at = 0, y++;
+  }
 }
 
 typedef uint8_t of_v16 __attribute__((vector_size(16), aligned(1), may_alias));

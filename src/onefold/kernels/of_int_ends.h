@@ -45,6 +45,12 @@ AI void of_pack(const of_vi *r, const int zero, const bool sign, uint8_t *q) {
 }
 #endif
 
+// A vector of the sums of column t, with what the column adds to them.
+AI of_vi of_column(const int32_t *acc, const int32_t *seen, const int t) {
+  const of_vi v = *(const of_vi *)acc;
+  return seen ? v + seen[t] : v;
+}
+
 // Bytes of either sign between lo and hi.
 AI void of_clamp(const int n, const bool sign, const int lo, const int hi, uint8_t *q) {
   if (sign ? lo > -128 || hi < 127 : lo > 0 || hi < 255)
@@ -137,11 +143,12 @@ AI of_vi of_fixed_scaled(const struct of_fixed f, const of_vi x, const bool once
 #define OF_HAS_FIXED(ONCE) false
 #endif
 
-// The end of a tile of TFLite's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes], in bytes of the
-// type that `sign` tells. far: sums may lie beyond what whole vectors take.
-AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *m, const int32_t *s,
-                     const bool once, const bool far, const bool sign, const int lo, const int hi, const int zero,
-                     uint8_t *q) {
+// The end of a tile of TFLite's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes] and what each
+// column adds to all of its sums (seen, or none), in bytes of the type that `sign` tells. far: sums may lie beyond what
+// whole vectors take.
+AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *seen,
+                     const int32_t *m, const int32_t *s, const bool once, const bool far, const bool sign, const int lo,
+                     const int hi, const int zero, uint8_t *q) {
   const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
   if (OF_HAS_FIXED(once) && !far) {
     OF_UNROLL_FAST for (int b = 0; b < B; b++) {
@@ -150,7 +157,7 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
         of_vi r[4];
         OF_UNROLL for (int j = 0; j < 4; j++)
           r[j] = t + j >= T ? (of_vi){0} : of_fixed_scaled(
-              f, *(const of_vi *)(acc + (b * pitch + t + j) * OF_LANES), once, lo >= zero);
+              f, of_column(acc + (b * pitch + t + j) * OF_LANES, seen, t + j), once, lo >= zero);
         of_pack(r, zero, sign, q + b * size + t * OF_LANES);
       }
     }
@@ -159,21 +166,23 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
   }
   OF_UNROLL_FAST for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
-      const int32_t x = acc[(b * pitch + t) * OF_LANES + l], mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
+      const int32_t x = acc[(b * pitch + t) * OF_LANES + l] + (seen ? seen[t] : 0);
+      const int32_t mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
       const int32_t y = once ? of_multiply_by_quantized_multiplier_away_i32(x, mc, sc) : of_requantize_i32(x, mc, sc);
       q[(b * room + t) * OF_LANES + l] = (uint8_t)(of_min_i32(of_max_i32(y, lo - zero), hi - zero) + zero);
     }
 }
 
-// The end of a tile of TFLite's hybrid layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes], less the
-// input's zero point times the sum of each channel's weights, by factors m and the input's.
-AI void of_end_dynamic(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const float *bias,
-                       const int32_t *total, const float scale, const int32_t zero, float *q) {
+// The same of TFLite's hybrid layers: less the input's zero point times the sum of each channel's weights, by factors m
+// and the input's.
+AI void of_end_dynamic(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *seen,
+                       const float *m, const float *bias, const int32_t *total, const float scale, const int32_t zero,
+                       float *q) {
   const int room = (T + 3) / 4 * 4;
   OF_UNROLL_FAST for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
       const int at = b * OF_LANES + l;
-      const int32_t x = acc[(b * pitch + t) * OF_LANES + l] - zero * total[at];
+      const int32_t x = acc[(b * pitch + t) * OF_LANES + l] + (seen ? seen[t] : 0) - zero * total[at];
       q[(b * room + t) * OF_LANES + l] = (float)x * m[at] * scale + bias[at];
     }
 }
@@ -191,10 +200,9 @@ AI of_vi of_rounded(of_vf x) {
 #endif
 }
 
-// The end of a tile of ONNX's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes] by factors m, in
-// bytes of the type that `sign` tells. far: what is scaled may lie beyond i32.
-AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const float *m, const bool far,
-                     const bool sign, const int lo, const int hi, const int zero, uint8_t *q) {
+// The end of a tile of ONNX's layers, as that of TFLite's but by factors m. far: what is scaled may lie beyond i32.
+AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *seen, const float *m,
+                     const bool far, const bool sign, const int lo, const int hi, const int zero, uint8_t *q) {
   const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
   OF_UNROLL_FAST for (int b = 0; b < B; b++) {
     const of_vf mv = *(const of_vf *)(m + b * OF_LANES);
@@ -202,7 +210,10 @@ AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pit
       of_vi r[4];
       OF_UNROLL for (int j = 0; j < 4; j++) {
         of_vf v = {0};
-        if (t + j < T) v = __builtin_convertvector(*(const of_vi *)(acc + (b * pitch + t + j) * OF_LANES), of_vf) * mv;
+        if (t + j < T) {
+          const of_vi sums = of_column(acc + (b * pitch + t + j) * OF_LANES, seen, t + j);
+          v = __builtin_convertvector(sums, of_vf) * mv;
+        }
         if (far) v = of_vmin(of_vmax(v, (of_vf){0} - 1000.0f), (of_vf){0} + 1000.0f);
         r[j] = of_rounded(v);
       }

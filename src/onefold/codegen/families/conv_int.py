@@ -53,12 +53,11 @@ def _room(m: Machine, form: Form) -> Machine:
 
 class _Conv(IntKernel):
     def __init__(self, layer: Layer, target: Target) -> None:
-        self.more = beyond_bytes(layer.weights)
-        form = form_of(target, layer.weights - self.more)
-        if form.step != 4:
-            self.more = 0
+        more = beyond_bytes(layer.weights)
+        form = form_of(target, layer.weights - more)
         whole = layer.dilations[1] == 1
-        super().__init__(layer, target, form, 1 if whole else form.step)
+        more = more if form.step == 4 else 0
+        super().__init__(layer, target, form, 1 if whole else form.step, more=more)
         layer = self.layer
         kh, kw = layer.kernel
         c = layer.size[2]
@@ -102,7 +101,7 @@ class _Conv(IntKernel):
         run, kh, kw = self.window
         i, lanes = self.image, self.m.lanes
         steps = (*self.layer.strides, *self.layer.dilations, i.cols * i.col, i.col)
-        fields = (run, kh, kw, *steps, self.form.step, self.more)
+        fields = (run, kh, kw, *steps, self.form.step)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             packed = r.dim(dims.mul(block, lanes * self.products))

@@ -9,7 +9,14 @@ import numpy as np
 
 from onefold.codegen.families.conv_int import IntConv
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.int_kernel import Form, IntKernel, copied_for_little, find, form_of
+from onefold.codegen.int_kernel import (
+    Form,
+    IntKernel,
+    beyond_bytes,
+    copied_for_little,
+    find,
+    form_of,
+)
 from onefold.codegen.int_layers import Layer
 from onefold.codegen.streams import NO_STREAM, STREAMED, share_of
 from onefold.codegen.tiles import Run, Tile, copies_of, groups_of, padded, runs_of
@@ -41,11 +48,12 @@ class IntConvTiles(Family):
             return layer
         if layer.groups != 1:
             return "it has several groups"
-        if form_of(target, layer.weights).kind != "u8":
+        more = beyond_bytes(layer.weights)
+        if form_of(target, layer.weights - more).kind != "u8":
             return "its weights do not fit into bytes"
         if layer.dilations[1] != 1:
             return "its windows are not dense"
-        kernel = _Tiles(layer, target, options.goal == "size")
+        kernel = _Tiles(layer, target, options.goal == "size", more)
         return copied_for_little(kernel) or kernel.choices()
 
 
@@ -53,10 +61,10 @@ class _Tiles(IntKernel):
     """A row of the window in steps of 64 bytes, or all of it in one. even: in so many steps as
     well, but of equal bytes, so that few weights are zeros."""
 
-    def __init__(self, layer: Layer, target: Target, even: bool) -> None:
+    def __init__(self, layer: Layer, target: Target, even: bool, more: int) -> None:
         form = Form(4, "u8")
         dense = layer.kernel[1] * layer.size[2] % form.step == 0
-        super().__init__(layer, target, form, 1 if dense else form.step)
+        super().__init__(layer, target, form, 1 if dense else form.step, more=more)
         layer = self.layer
         self.run = layer.kernel[1] * self.image.col
         self.steps = -(-self.run // 64)
@@ -144,7 +152,7 @@ class _Tiles(IntKernel):
         oc, kh, size = self.channels, self.layer.kernel[0], self.bytes
         full = np.zeros((padded(oc, 16), kh, self.steps, size), np.int8)
         unused = self.image.col - self.layer.size[2]
-        rows = np.pad(self.layer.weights, ((0, 0), (0, 0), (0, 0), (0, unused)))
+        rows = np.pad(self.layer.weights - self.more, ((0, 0), (0, 0), (0, 0), (0, unused)))
         rows = rows.reshape(oc, kh, self.run)
         whole = (self.steps - 1) * size
         full[:oc, :, :-1] = rows[:, :, :whole].reshape(oc, kh, -1, size)

@@ -134,7 +134,7 @@ class _Products(_ByChannel):
         w, bias = self.constants(r)
         i, lanes, t = self.image, self.m.lanes, self.layer
         taps = t.kernel[0] * t.kernel[1]
-        fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2, 0)
+        fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             return (
