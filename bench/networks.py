@@ -1,6 +1,7 @@
 """What is measured: the networks of the zoo, and trained ones where there are some.
 
-Files are made once and kept in a work folder: NAME.onnx or NAME.tflite, with NAME.npz beside it.
+Files are made once and kept in a work folder: NAME.onnx or NAME.tflite, with NAME.npz beside it;
+trained models in a folder of their format.
 """
 
 from __future__ import annotations
@@ -28,29 +29,44 @@ OF_WEIGHTS = ("bert_tiny", "minilm6", "decoder")
 SIZES: dict[str, dict[str, tuple[int, ...]]] = {
     "ch_ppocr_mobile_v2.0_cls_infer": {"x": (1, 3, 48, 192)},
     "ch_PP-OCRv3_det_infer": {"x": (1, 3, 320, 320)},
+    "silero_vad": {"input": (1, 576), "state": (2, 1, 128)},
+    "silero_vad_half": {"input": (1, 576), "state": (2, 1, 128)},
 }
 """Shapes of trained models that leave theirs open."""
 
+VALUES = {"silero_vad": {"sr": 16000}}
+"""Inputs of trained models that may not be any number."""
+
 TRAINED = {
     "f32": (
-        "onnx/version-RFB-320_without_postprocessing.onnx", "onnx/yolox_nano.onnx",
-        "onnx/ch_ppocr_mobile_v2.0_cls_infer.onnx", "onnx/ch_PP-OCRv3_det_infer.onnx",
-        "onnx/deeplab_v3_1_default_1.onnx", "onnx/dtln_model_1.onnx", "onnx/dtln_model_2.onnx",
-        "onnx/gtcrn_simple.onnx", "onnx/open-closed-eye.onnx", "onnx/mnist.onnx",
+        "onnx/version-RFB-320.onnx", "onnx/version-RFB-320_without_postprocessing.onnx",
+        "onnx/yolox_nano.onnx", "onnx/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        "onnx/ch_PP-OCRv3_det_infer.onnx", "onnx/deeplab_v3_1_default_1.onnx",
+        "onnx/dtln_model_1.onnx", "onnx/dtln_model_2.onnx", "onnx/gtcrn_simple.onnx",
+        "onnx/silero_vad.onnx", "onnx/silero_vad_half.onnx", "onnx/open-closed-eye.onnx",
+        "onnx/mnist.onnx",
         "tflite/vww_96_float.tflite", "tflite/pretrainedResnet.tflite",
         "tflite/kws_ref_model_float32.tflite", "tflite/ad01_fp32.tflite",
         "tflite/mobilenet_v1_0.25_224_1_default_1.tflite",
         "tflite/version-RFB-320_without_postprocessing.tflite",
         "tflite/yamnet_audio_classifier_with_metadata.tflite",
+        "tflite/dtln_model_1.tflite", "tflite/dtln_model_2.tflite",
+        "tflite/trained_lstm.tflite", "tflite/keypoint_classifier.tflite",
+        "tflite/hello_world_float.tflite", "tflite/audio_preprocessor_float.tflite",
     ),
     "int8": (
         "tflite/vww_96_int8.tflite", "tflite/pretrainedResnet_quant.tflite",
         "tflite/kws_ref_model.tflite", "tflite/ad01_int8.tflite", "tflite/str_ww_ref_model.tflite",
-        "tflite/person_detect.tflite", "tflite/mobilenet_v1_0.25_224_quant.tflite",
+        "tflite/micro_speech_quantized.tflite", "tflite/person_detect.tflite",
+        "tflite/mobilenet_v1_0.25_128_quant.tflite", "tflite/mobilenet_v1_0.25_224_quant.tflite",
         "tflite/mobilenet_v1_0.5_160_quant.tflite", "tflite/mobilenet_v2_1.0_224_quant.tflite",
+        "tflite/automl_labeler_model.tflite",
+        "tflite/coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite",
         "tflite/deeplabv3_mnv2_dm05_pascal_quant.tflite",
         "tflite/movenet_single_pose_lightning_ptq.tflite",
         "tflite/yolox_nano_int8_quantize.tflite",
+        "tflite/keras_lstm_mnist_ptq.tflite", "tflite/trained_lstm_int8.tflite",
+        "tflite/hello_world_int8.tflite", "tflite/audio_preprocessor_int8.tflite",
     ),
 }  # fmt: skip
 """Files below `models` of ONEFOLD_TESTDATA."""
@@ -119,20 +135,24 @@ def network(name: str, precision: str, work: Path) -> Network:
 
 
 def _trained(name: str, folder: Path) -> Path:
-    """A trained model with all shapes fixed, and random inputs."""
+    """A trained model with all shapes fixed, and random inputs. Those of branches stay open: a
+    branch that these inputs do not take may be for other sizes, and engines check it."""
     found = [f for n in (*TRAINED["f32"], *TRAINED["int8"]) if Path(n).name == name
              and (f := _file(n))]  # fmt: skip
     if not found:
         raise KeyError(f"there is no network '{name}'")
-    path = folder / name
+    path = folder / found[0].suffix[1:] / name  # the same network may be there in both formats
     if path.exists():
         return path
     import onefold
 
-    sizes = SIZES.get(path.stem, {})
-    feeds = {
-        d.name: _drawn(d.dtype, sizes.get(d.name, d.shape)) for d in onefold.load(found[0]).inputs
-    }
+    sizes, values = SIZES.get(path.stem, {}), VALUES.get(path.stem, {})
+    feeds: dict[str, Any] = {
+        d.name: np.array(values[d.name], d.dtype) if d.name in values
+        else _drawn(d.dtype, sizes.get(d.name, d.shape))
+        for d in onefold.load(found[0]).inputs
+    }  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
     np.savez(path.with_suffix(".npz"), **feeds)
     if path.suffix == ".onnx":
         _save_fixed(found[0], {n: a.shape for n, a in feeds.items()}, path)
@@ -175,6 +195,9 @@ def _save_fixed(model: Path, shapes: dict[str, tuple[int, ...]], to: Path) -> No
     import onnx
 
     proto = onnx.load(model)
+    if any(n.op_type == "If" for n in proto.graph.node):
+        shutil.copyfile(model, to)
+        return
     for port in proto.graph.input:
         for dim, size in zip(port.type.tensor_type.shape.dim, shapes.get(port.name, ()),
                              strict=False):  # fmt: skip

@@ -48,7 +48,7 @@ def convert(engine: Engine, job: Job, pythons: Pythons, logs: Path, fresh: bool)
     """What the engine's conversion told, from an earlier run if there was one. Raises Skip."""
     kept = job.at / "converted.json"
     if fresh or not kept.exists():
-        python = pythons.having(engine.converts)
+        python = pythons.having(engine.converts(job))
         child = _Child([python, "-m", "bench.child", "convert", engine.name, job.dumps()],
                        logs / f"{engine.name}-{job.network}-convert.log", {})  # fmt: skip
         try:

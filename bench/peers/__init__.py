@@ -18,14 +18,16 @@ tells the outputs of the last run in the model's order."""
 class Engine(Protocol):
     """An engine.
 
-    converts, runs: the packages that the two steps need; each step is done by the first Python
-    given to the benchmark that has them. No package is imported before a step begins.
+    runs: the packages that `load` needs. Each step is done by the first Python given to the
+    benchmark that has its packages. No package is imported before a step begins.
     """
 
     name: str
-    converts: Sequence[str]
     runs: Sequence[str]
     distributions: Sequence[str]  # whose versions are told
+
+    def converts(self, job: Job) -> Sequence[str]:
+        """The packages that `convert` needs for such a job."""
 
     def refuses(self, job: Job) -> str:
         """Why it cannot take such a job; empty where it may."""

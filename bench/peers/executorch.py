@@ -12,9 +12,11 @@ from bench.peers import Loaded, only
 
 class ExecuTorch:
     name = "executorch"
-    converts: Sequence[str] = ("executorch", "onnx")
     runs: Sequence[str] = ("executorch",)
     distributions: Sequence[str] = ("executorch",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("executorch", "onnx")
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx",), ("f32",))

@@ -19,9 +19,11 @@ CHANNELS_LAST = "builtin.module(util.func(iree-preprocessing-convert-conv-to-cha
 
 class Iree:
     name = "iree"
-    converts: Sequence[str] = ("iree.compiler", "onnx")
     runs: Sequence[str] = ("iree.runtime",)
     distributions: Sequence[str] = ("iree-base-compiler", "iree-base-runtime")
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("iree.compiler", "onnx")
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx",), ("f32",))

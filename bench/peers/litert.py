@@ -14,9 +14,11 @@ from bench.peers import Loaded, only
 
 class LiteRt:
     name = "litert"
-    converts: Sequence[str] = ("litert_torch", "onnx")
     runs: Sequence[str] = ("ai_edge_litert",)
     distributions: Sequence[str] = ("ai-edge-litert",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("litert_torch", "onnx") if job.format == "onnx" else self.runs
 
     def refuses(self, job: Job) -> str:
         if job.format == "onnx" and job.precision == "int8":

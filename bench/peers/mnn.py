@@ -19,9 +19,11 @@ CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 
 class Mnn:
     name = "mnn"
-    converts: Sequence[str] = ("MNN",)
     runs: Sequence[str] = ("MNN",)
     distributions: Sequence[str] = ("mnn",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("MNN",)
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx",), ("f32",))

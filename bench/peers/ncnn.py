@@ -16,9 +16,11 @@ from bench.peers import Loaded, last_line, only
 
 class Ncnn:
     name = "ncnn"
-    converts: Sequence[str] = ("pnnx",)
     runs: Sequence[str] = ("ncnn",)
     distributions: Sequence[str] = ("ncnn", "pnnx")
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("pnnx",)
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx",), ("f32", "bf16"))

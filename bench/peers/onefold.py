@@ -13,9 +13,11 @@ from bench.peers import Loaded, only
 
 class Onefold:
     name = "onefold"
-    converts: Sequence[str] = ("onefold",)
     runs: Sequence[str] = ("onefold",)
     distributions: Sequence[str] = ("onefold",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("onefold",)
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx", "tflite"), ("f32", "bf16", "int8", "w8", "w4"))

@@ -14,9 +14,11 @@ from bench.peers import Loaded, only
 
 class OnnxRuntime:
     name = "onnxruntime"
-    converts: Sequence[str] = ("onnxruntime",)
     runs: Sequence[str] = ("onnxruntime",)
     distributions: Sequence[str] = ("onnxruntime",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("onnxruntime",)
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx",), ("f32", "int8", "w8", "w4"))

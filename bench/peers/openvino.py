@@ -14,9 +14,11 @@ from bench.peers import Loaded, only
 
 class OpenVino:
     name = "openvino"
-    converts: Sequence[str] = ("openvino",)
     runs: Sequence[str] = ("openvino",)
     distributions: Sequence[str] = ("openvino",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("openvino",)
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx", "tflite"), ("f32", "bf16", "int8"))

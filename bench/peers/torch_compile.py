@@ -13,9 +13,11 @@ from bench.peers import Loaded, only
 
 class TorchCompile:
     name = "torch_compile"
-    converts: Sequence[str] = ("torch", "onnx")
     runs: Sequence[str] = ("torch", "onnx")
     distributions: Sequence[str] = ("torch",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("torch", "onnx")
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx",), ("f32",))

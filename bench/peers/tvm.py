@@ -13,9 +13,11 @@ from bench.peers import Loaded, only
 
 class Tvm:
     name = "tvm"
-    converts: Sequence[str] = ("tvm", "onnx")
     runs: Sequence[str] = ("tvm",)
     distributions: Sequence[str] = ("apache-tvm",)
+
+    def converts(self, job: Job) -> Sequence[str]:
+        return ("tvm", "onnx")
 
     def refuses(self, job: Job) -> str:
         return only(job, ("onnx",), ("f32",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -41,6 +42,13 @@ def test_every_engine_tells_what_it_refuses() -> None:
         engine = peers.find(name)
         assert engine.name == name
         assert engine.refuses(job) or name in ("onefold", "openvino")
+
+
+def test_converters_are_asked_for_only_where_they_convert() -> None:
+    litert = peers.find("litert")
+    job = Job("n", "n.tflite", "tflite", "n.npz", ("a",), "int8", 1, "x")
+    assert litert.converts(job) == litert.runs
+    assert "litert_torch" in litert.converts(replace(job, format="onnx"))
 
 
 @pytest.fixture(scope="module")

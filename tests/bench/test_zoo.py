@@ -62,3 +62,36 @@ def test_the_int8_version_stays_near_and_has_int8_weights(tmp_path: Path) -> Non
     assert net.exact
     with np.load(net.exact) as outputs:
         np.testing.assert_allclose(found[0], outputs[net.outputs[0]], atol=0.05)
+
+
+BRANCHY = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N] x, int64 sr) => (float[M] y) {
+    limit = Constant <value = int64 {8000}> ()
+    high = Greater(sr, limit)
+    y = If (high) <then_branch = t () => (y1) { y1 = Relu(x) },
+                   else_branch = e () => (y2) { y2 = Neg(x) }>
+}"""
+PLAIN = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N] x) => (float[M] y) { y = Relu(x) }"""
+
+
+@pytest.mark.parametrize(("text", "shape"), [(BRANCHY, [None]), (PLAIN, [3])])
+def test_inputs_of_a_trained_network(
+    text: str, shape: list[int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its open sizes are fixed, but not those that a branch may have something to say about."""
+    import onnx
+
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    monkeypatch.setattr(networks, "TRAINED", {"f32": ("onnx/net.onnx",), "int8": ()})
+    monkeypatch.setattr(networks, "_file", lambda name: tmp_path / Path(name).name)
+    monkeypatch.setattr(networks, "SIZES", {"net": {"x": (3,)}})
+    monkeypatch.setattr(networks, "VALUES", {"net": {"sr": 16000}})
+    net = networks.network("net.onnx", "f32", tmp_path / "work")
+    assert net.path.parent.name == "onnx"  # a network of this name may be there in both formats
+    with np.load(net.inputs) as inputs:
+        feeds = dict(inputs)
+    assert feeds["x"].shape == (3,)
+    assert "sr" not in feeds or feeds["sr"] == 16000
+    dims = onnx.load(net.path).graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value or None for d in dims] == shape
