@@ -7,6 +7,7 @@ program, as compiling takes the time. Outputs lie between canaries.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -462,6 +463,31 @@ def int_net() -> Net:
     return net
 
 
+def extremes_net() -> Net:
+    """Integer layers of the outermost inputs and weights, with zero points there: one, two and
+    three tiles, vectors and steps wide, and one column, channel and element beside that."""
+    net = Net(37)
+    sizes = itertools.product((1, 2, 3, 4, 5, 7, 8, 9), (3, 7, 8, 9, 15, 16, 17, 32, 33))
+    channels = itertools.cycle((1, 3, 4, 5, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33))
+    for at, ((rows, k), n) in enumerate(zip(sizes, channels, strict=False)):
+        kind = "u8" if at % 3 == 0 else "i8"
+        t = dtypes.BY_NAME[kind]
+        x = net.integers(rows, k, kind=kind)
+        net.feeds[-1][:] = net.rng.choice([t.lo, t.hi], (rows, 1))
+        weights = np.broadcast_to(net.rng.choice([t.lo, t.hi], (n, 1)), (n, k))
+        consts = [
+            weights.astype(t.numpy), net.rng.integers(-999, 999, n).astype(np.int32),
+            net.rng.integers(1 << 30, (1 << 31) - 1, n).astype(np.int32),
+            np.full(n, -8 - int(np.log2(k)), np.int32),
+        ]
+        zeros = {"zero_x": int(net.rng.choice([t.lo, t.hi, 3])), "zero_y": (t.lo + t.hi) // 2}
+        if kind == "u8":
+            zeros["zero_w"] = int(net.rng.choice([1, 127, 128, 254]))
+        made = QuantFullyConnected(dtype=t, lo=t.lo, hi=t.hi, **zeros)
+        net.output(net.op(made, x, *[net.builder.const(c) for c in consts]))
+    return net
+
+
 def int_depthwise_net() -> Net:
     net = Net(7)
     op = QuantDepthwiseConv2D
@@ -675,7 +701,7 @@ def q_depthwise_net() -> Net:
 NETS = {
     "q_conv": q_conv_net, "q_tiles": q_tiles_net, "q_depthwise": q_depthwise_net,
     "lookup": lookup_net, "matmul_both_int": q_both_net,
-    "conv_int": int_net, "conv_depthwise_int": int_depthwise_net,
+    "conv_int": int_net, "extremes": extremes_net, "conv_depthwise_int": int_depthwise_net,
     "hybrid": hybrid_net, "hybrid_depthwise": hybrid_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
     "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
@@ -686,8 +712,8 @@ NETS = {
 
 FAMILY = {
     "q_conv": ("conv_int", "conv_tiles"), "q_tiles": ("conv_int", "conv_tiles"),
-    "conv_int": ("conv_int", "conv_tiles"), "q_depthwise": ("conv_depthwise_int",),
-    "hybrid": ("conv_int", "conv_tiles"),
+    "conv_int": ("conv_int", "conv_tiles"), "extremes": ("conv_int", "conv_tiles"),
+    "q_depthwise": ("conv_depthwise_int",), "hybrid": ("conv_int", "conv_tiles"),
     "hybrid_depthwise": ("conv_depthwise_int", "conv_int", "conv_tiles"),
 }  # fmt: skip
 """The families that take a net's outputs where they have other names than the net."""
@@ -715,9 +741,10 @@ def test_family(name: str, target: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize(
-    ("name", "target"), [*((n, "arm64") for n in NETS), ("conv_int", "arm64+dotprod")]
-)
+@pytest.mark.parametrize(("name", "target"), [
+    *((n, "arm64") for n in NETS), ("conv_int", "arm64+dotprod"), ("extremes", "arm64+dotprod"),
+    *((n, "arm64+dotprod+i8mm") for n in ("conv_int", "extremes", "q_conv", "q_tiles", "hybrid")),
+])  # fmt: skip
 def test_family_on_arm64(name: str, target: str, tmp_path: Path) -> None:
     t = find(target)
     if not emulator.available(t):

@@ -23,6 +23,7 @@ CPUS = (
     ("x86-64-v2", "qemu-x86_64", "Nehalem"), ("x86-64-v3", "qemu-x86_64", "Haswell"),
     ("arm64", "qemu-aarch64", "cortex-a53"), ("arm64", "qemu-aarch64", "cortex-a72"),
     ("arm64+dotprod", "qemu-aarch64", "cortex-a76"), ("arm64+dotprod", "qemu-aarch64", "max"),
+    ("arm64+dotprod+i8mm", "qemu-aarch64", "max"),
 )  # fmt: skip
 ALWAYS = {("conv_direct", "cortex-a53"), ("q_conv", "cortex-a76"), ("conv_winograd", "Haswell"),
           ("conv_int", "Nehalem")}  # fmt: skip

@@ -15,6 +15,7 @@ from onefold.codegen.tiles import Machine, Tile, lane_check, padded
 from onefold.codegen.tiling import Overlapped, Plane, Tiling
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
+from onefold.ir.dtypes import DType
 from onefold.ir.graph import Array, Node
 from onefold.ir.scalar import counter, index_of
 from onefold.target import Target
@@ -29,26 +30,39 @@ LONGEST = 1 << 22  # products in a sum: beyond, i32 pairs could wrap before they
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How elements meet: `step` of them at a time, as `kind`, `offset` added to the input first;
-    interleaved: whether the elements of a step lie next to each other in the weights."""
+    """How elements meet: `step` of them at a time, as `kind`; interleaved: whether the elements of
+    a step lie next to each other in the weights; two: whether two columns meet two channels in one
+    instruction."""
 
     step: int
     kind: str
     interleaved: bool = True
+    two: bool = False
 
     @property
     def size(self) -> int:
-        return 4 // self.step
+        """Bytes of an element."""
+        return 2 if self.kind == "i16" else 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}x2" if self.two else self.kind
 
 
-def form_of(target: Target, weights: Array) -> Form:
-    """The dot product of the machine where the weights fit into bytes, else products of i16."""
-    narrow = weights.size == 0 or (weights.min() >= -128 and weights.max() <= 127)
-    if narrow and "avx512vnni" in target.features:
-        return Form(4, "u8")
-    if narrow and "dotprod" in target.features:
-        return Form(4, "i8")
-    return Form(2, "i16", target.arch == "x86_64")
+def forms_of(target: Target, x: DType, weights: Array) -> list[Form]:
+    """The dot products of the machine where the weights fit into bytes, else products of i16."""
+    if fit_bytes(weights):
+        if "avx512vnni" in target.features:
+            return [Form(4, "u8")]
+        if "i8mm" in target.features:  # takes either kind as it is
+            return [Form(8, x.name, two=True), Form(4, "i8")]
+        if "dotprod" in target.features:
+            return [Form(4, "i8")]
+    return [Form(2, "i16", target.arch == "x86_64")]
+
+
+def fit_bytes(weights: Array) -> bool:
+    return weights.size == 0 or (weights.min() >= -128 and weights.max() <= 127)
 
 
 def beyond_bytes(weights: Array) -> int:
@@ -275,7 +289,7 @@ class IntKernel:
         runs = (t.kernel[1] * c, 1) if i.col == c and t.dilations[1] == 1 else (c, t.kernel[1])
         fields = (
             runs[0], t.kernel[0], runs[1], self.columns, t.strides[0] * row, t.strides[1] * i.col,
-            t.dilations[0] * row, t.dilations[1] * i.col,
+            t.dilations[0] * row, t.dilations[1] * i.col, int(self.form.kind == "u8"),
         )  # fmt: skip
         places, ends = r.dim(dims.mul(rows, self.columns)), ("0", "")
         lines = [f"static const struct of_windows windows = {{{', '.join(map(str, fields))}}};"]

@@ -23,6 +23,7 @@ class Machine:
     registers: int
     latency: int = 8  # sums in flight that hide the latency of a multiply-add
     taken: int = 1  # elements of a column in a register; 1: none, products read them from memory
+    paired: bool = False  # one product for two columns with half a vector of channels
 
     @staticmethod
     def of(target: Target) -> Machine | None:
@@ -40,8 +41,27 @@ class Machine:
     def widest(self, vectors: int) -> int:
         """Columns of a tile of so many vectors that fit into the registers."""
         room = self.registers - vectors
+        if self.paired:
+            both = min(self.sums // vectors, self.registers // (vectors + 1))
+            return max(both // 2 * 2, 1)
         fit = room // vectors if self.taken == 1 else room // (vectors + 1)
         return max(min(self.sums // vectors, fit), 1)
+
+    def step(self, columns: int, vectors: int) -> float:
+        """Cycles of a step that multiplies vectors with an element of each of the columns: two
+        multiply-adds and two loads a cycle, at least `latency` sums in flight."""
+        n, v = columns, vectors
+        if self.paired:  # columns are brought together by pairs, where the products are made
+            pairs = -(-n // 2)
+            return max(pairs * (2 * v + 1), self.latency) / 2 + (n / 2 + 2 * v) / 4
+        loads = n / self.taken + v
+        step = max(n * v, loads, self.latency) / 2
+        # where a step is few products for each load, they wait for these
+        return step + (loads / 4 if self.taken > 1 else 0)
+
+
+PAIRED = Machine(4, 24, 28, taken=2, paired=True)
+"""What tiles may use of Arm's matrix products of bytes."""
 
 
 def f32_machine(target: Target, *inputs: DType) -> Machine | str:
@@ -143,11 +163,7 @@ MOST_TILES = 8  # offered of one kernel
 
 def tiles_for(m: Machine, channels: int, columns: Dim, steps: int) -> list[tuple[Tile, float]]:
     """Tiles with the lowest estimates of cycles for one row of columns, and those estimates, the
-    lowest first.
-
-    A step multiplies B vectors with an element of each of T columns: two multiply-adds and two
-    loads a cycle, at least `latency` sums in flight.
-    """
+    lowest first."""
     blocks = -(-channels // m.lanes)
     known = columns if isinstance(columns, int) else max(min(dims.upper(columns), 64), 1)
     found: dict[tuple[int, int], tuple[Tile, float]] = {}
@@ -160,13 +176,9 @@ def tiles_for(m: Machine, channels: int, columns: Dim, steps: int) -> list[tuple
             for g in groups_of(channels, m.lanes, b):
                 for r in runs_of(known, t):
                     n, v = r.width, g.vectors
-                    loads = n / m.taken + v
-                    step = max(n * v, loads, m.latency) / 2
-                    # where a step is few products for each load, they wait for these
-                    step += loads / 4 if m.taken > 1 else 0
                     count = r.count if isinstance(r.count, int) else 1
                     # wide groups read more weights a step, which come from beyond the first cache
-                    step *= 1 + 0.015 * v
+                    step = m.step(n, v) * (1 + 0.015 * v)
                     cost += g.count * count * (step * steps + end_cycles(n * v))
             found[effect] = Tile(t, b), cost
     return sorted(found.values(), key=lambda f: f[1])[:MOST_TILES]

@@ -57,6 +57,7 @@ CORES = {
     "cortex-a53": Core("Cortex-A53", "arm64", "cortex-a53", in_order=True),
     "cortex-a72": Core("Cortex-A72", "arm64", "cortex-a72"),
     "cortex-a76": Core("Cortex-A76", "arm64+dotprod", "neoverse-n1"),
+    "cortex-a710": Core("Cortex-A710", "arm64+dotprod+i8mm", "cortex-a710"),
     "haswell": Core("Haswell", "x86-64-v3", "haswell"),
     "skylake": Core("Skylake", "x86-64-v3", "skylake"),
     "zen3": Core("Zen 3", "x86-64-v3", "znver3"),
@@ -68,19 +69,20 @@ EXPECTED = {
     ("aarch64", "f32"): ("fmla",),
     ("x86_64", "f32"): ("vfmadd213ps", "vfmadd231ps"),
     ("avx512vnni", "int8"): ("vpdpbusd",),
+    ("i8mm", "int8"): ("smmla",),
     ("dotprod", "int8"): ("sdot by element", "sdot"),
     ("x86_64", "int8"): ("vpmaddwd",),
     ("aarch64", "int8"): ("smlal", "smlal by element", "smlal2", "smlal2 by element"),
 }
-"""What is to multiply: (feature or architecture, kind of layer) -> names of instructions."""
+"""What is to multiply: (feature or architecture, kind of layer) -> names of instructions; where
+several fit, the first."""
 
 
 def expected(target: Target, kind: str) -> tuple[str, ...]:
     """The instructions that are to multiply in a layer of this kind; empty where none is said."""
-    words = [f for f in target.features if (f, kind) in EXPECTED]
-    words += [target.arch] if (target.arch, kind) in EXPECTED else []
-    if words:
-        return EXPECTED[words[0], kind]
+    for (word, multiplied), names in EXPECTED.items():
+        if multiplied == kind and word in (*target.features, target.arch):
+            return names
     return expected(target, kind.rsplit(" ", 2)[0]) if kind.endswith(" by element") else ()
 
 
@@ -308,7 +310,8 @@ the main one of the innermost loops is read from the compiler's assembly text.
   multiplies and another one adds, as for integers with AVX2, both are the multiply-add.
 
 What the models are: Cortex-A72's and Cortex-A53's have one 128-bit multiply-add of f32 a cycle.
-There is none of Cortex-A76; that of Neoverse N1, the same core for servers, stands for it. In the
+There is none of Cortex-A76; that of Neoverse N1, the same core for servers, stands for it, and that
+of Neoverse N2 for Cortex-A710. In the
 analyser's model of cores that execute in order every instruction waits until those before it have
 completed, as a load on Cortex-A53 does not for a multiply-add; here every result takes {load}
 cycles on it, a load's time. Nor does the model know that a 128-bit load occupies Cortex-A53 for two

@@ -5,6 +5,7 @@
 // look for edges. Weights are packed [kh][kw][run / D][B][lanes][D], where D elements meet in one step:
 //   of_dot4: bytes, four at a time (AVX-512 VNNI: u8 times i8; Arm dot product: i8 times i8)
 //   of_dot2: i16, two at a time (x86), or one after the other elsewhere
+//   of_matrix: bytes, eight at a time of two columns and two channels (Arm matrix products)
 #pragma once
 #include "of_int_ends.h"
 
@@ -94,6 +95,7 @@ struct of_conv_int {
   int run, kh, kw;               // elements of a run, rows of the window, runs in a row of it (1 unless dilated)
   int sh, sw, dh, dw, row, col;  // steps; elements of the prepared input from a row, and a column, to the next
   int d;                         // elements of a step
+  int u;                         // whether the prepared input is unsigned, where a kernel takes both
 };
 
 // out[B][T][lanes], on top of bias[B][lanes]; x is the prepared image, elements of `4 / d` bytes
@@ -129,8 +131,70 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + (b * T + t) * OF_LANES) = acc[b][t];
 }
 
-// The sum of n bytes, spread over lanes, on top of acc.
-AI of_vi of_sum_bytes(of_vi acc, const char *x, const int n) {
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+// The same by products of matrices: in an instruction eight elements of two columns meet those of two channels. An odd
+// last column meets them twice.
+AI int32x4_t of_matrix(const bool u, int32x4_t acc, int8x16_t x, int8x16_t w) {
+  return u ? vusmmlaq_s32(acc, vreinterpretq_u8_s8(x), w) : vmmlaq_s32(acc, x, w);
+}
+AI int8x16_t of_low(int8x16_t a, int8x16_t b) {
+  return vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+}
+AI int8x16_t of_high(int8x16_t a, int8x16_t b) {
+  return vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+}
+
+AI void of_conv_int_pairs(const struct of_conv_int k, const int T, const int B, ix oy, ix ox, const void *x,
+                          const void *w, const int32_t *bias, int32_t *out) {
+  const int P = (T + 1) / 2, steps = (k.run + 7) / 8;
+  int32x4_t acc[OF_MAX_B][2][OF_MAX_T / 2];  // [columns][channels] of two
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int p = 0; p < P; p++) {
+      const int32x4_t v = vld1q_s32(bias + b * 4);
+      acc[b][0][p] = vcombine_s32(vget_low_s32(v), vget_low_s32(v));
+      acc[b][1][p] = vcombine_s32(vget_high_s32(v), vget_high_s32(v));
+    }
+  const int8_t *at = x, *wk = w;
+  OF_ROLLED for (int ky = 0; ky < k.kh; ky++)
+    OF_ROLLED for (int kx = 0; kx < k.kw; kx++) {
+      const int8_t *xr = at + (oy * k.sh + ky * k.dh) * k.row + (ox * k.sw + kx * k.dw) * k.col;
+      OF_ROLLED for (int i = 0; i + 1 < steps; i += 2, xr += 16) {
+        int8x16_t q[2][OF_MAX_T / 2];
+        OF_UNROLL for (int p = 0; p < P; p++) {
+          const int8x16_t a = vld1q_s8(xr + 2 * p * k.sw * k.col);
+          const int8x16_t b = 2 * p + 1 < T ? vld1q_s8(xr + (2 * p + 1) * k.sw * k.col) : a;
+          q[0][p] = of_low(a, b), q[1][p] = of_high(a, b);
+        }
+        OF_UNROLL for (int j = 0; j < 2; j++, wk += B * 32)
+          OF_UNROLL for (int b = 0; b < B; b++)
+            OF_UNROLL for (int h = 0; h < 2; h++) {
+              const int8x16_t v = vld1q_s8(wk + b * 32 + h * 16);
+              OF_UNROLL for (int p = 0; p < P; p++) acc[b][h][p] = of_matrix(k.u, acc[b][h][p], q[j][p], v);
+            }
+      }
+      if (steps % 2) {
+        OF_UNROLL for (int p = 0; p < P; p++) {
+          const int8x8_t a = vld1_s8(xr + 2 * p * k.sw * k.col);
+          const int8x16_t q = vcombine_s8(a, 2 * p + 1 < T ? vld1_s8(xr + (2 * p + 1) * k.sw * k.col) : a);
+          OF_UNROLL for (int b = 0; b < B; b++)
+            OF_UNROLL for (int h = 0; h < 2; h++)
+              acc[b][h][p] = of_matrix(k.u, acc[b][h][p], q, vld1q_s8(wk + b * 32 + h * 16));
+        }
+        wk += B * 32;
+      }
+    }
+  OF_UNROLL for (int b = 0; b < B; b++)
+    OF_UNROLL for (int p = 0; p < P; p++) {
+      const int32x4_t l = acc[b][0][p], h = acc[b][1][p];
+      int32_t *const o = out + (b * T + 2 * p) * 4;
+      vst1q_s32(o, vcombine_s32(vget_low_s32(l), vget_low_s32(h)));
+      if (2 * p + 1 < T) vst1q_s32(o + 4, vcombine_s32(vget_high_s32(l), vget_high_s32(h)));
+    }
+}
+#endif
+
+// The sum of n bytes, unsigned or not, spread over lanes, on top of acc.
+AI of_vi of_sum_bytes(of_vi acc, const char *x, const int n, const bool u) {
   int i = 0;
 #if defined(__AVX512VNNI__)
   const __m512i ones = _mm512_set1_epi8(1);
@@ -142,9 +206,10 @@ AI of_vi of_sum_bytes(of_vi acc, const char *x, const int n) {
 #else
 #if defined(__ARM_FEATURE_DOTPROD)
   for (; i + 16 <= n; i += 16)
-    acc = (of_vi)vdotq_s32((int32x4_t)acc, vld1q_s8((const int8_t *)x + i), vdupq_n_s8(1));
+    acc = u ? (of_vi)vdotq_u32((uint32x4_t)acc, vld1q_u8((const uint8_t *)x + i), vdupq_n_u8(1))
+            : (of_vi)vdotq_s32((int32x4_t)acc, vld1q_s8((const int8_t *)x + i), vdupq_n_s8(1));
 #endif
-  for (; i < n; i++) acc[0] += (int8_t)x[i];
+  for (; i < n; i++) acc[0] += u ? (uint8_t)x[i] : (int8_t)x[i];
 #endif
   return acc;
 }
@@ -154,6 +219,7 @@ AI of_vi of_sum_bytes(of_vi acc, const char *x, const int n) {
 struct of_windows {
   int run, kh, kw, columns;             // columns of the result
   ix down, across, next_row, next_run;  // bytes from a row, and a column, of the result to the next; the same of runs
+  bool u;                               // whether they are unsigned
 };
 __attribute__((unused, noinline)) static void of_seen(const struct of_windows *k, ix from, ix to, const void *x,
                                                       int32_t more, int32_t *seen) {
@@ -162,7 +228,7 @@ __attribute__((unused, noinline)) static void of_seen(const struct of_windows *k
     of_vi acc = {0};
     for (int ky = 0; ky < k->kh; ky++)
       for (int kx = 0; kx < k->kw; kx++)
-        acc = of_sum_bytes(acc, first + ky * k->next_row + kx * k->next_run, k->run);
+        acc = of_sum_bytes(acc, first + ky * k->next_row + kx * k->next_run, k->run, k->u);
     int32_t sum = 0;
     OF_UNROLL for (int l = 0; l < OF_LANES; l++) sum += acc[l];
     seen[i] = more * sum;

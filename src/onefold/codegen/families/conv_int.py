@@ -14,10 +14,19 @@ from onefold.codegen.int_kernel import (
     beyond_bytes,
     copied_for_little,
     find,
-    form_of,
+    forms_of,
 )
 from onefold.codegen.int_layers import Layer
-from onefold.codegen.tiles import Machine, Run, Tile, copies_of, groups_of, padded, tiles_for
+from onefold.codegen.tiles import (
+    PAIRED,
+    Machine,
+    Run,
+    Tile,
+    copies_of,
+    groups_of,
+    padded,
+    tiles_for,
+)
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -41,22 +50,24 @@ class IntConv(Family):
             return layer
         if layer.groups != 1:
             return "it has several groups"
-        kernel = _Conv(layer, target)
-        return copied_for_little(kernel) or kernel.choices()
+        more = beyond_bytes(layer.weights)
+        forms = forms_of(target, layer.x.dtype, layer.weights - more)
+        kernels = [_Conv(layer, target, f, more if f.size == 1 else 0) for f in forms]
+        return copied_for_little(kernels[0]) or [c for k in kernels for c in k.choices()]
 
 
 def _room(m: Machine, form: Form) -> Machine:
-    """What is left to tiles where products are made in a register before they are added."""
+    """What is left to tiles where products are made in a register before they are added, and what
+    they have where two columns are multiplied at once."""
+    if form.two:
+        return PAIRED
     apart = form.step == 2 and form.interleaved and m.lanes < 16
     return replace(m, registers=m.registers - 2) if apart else m
 
 
 class _Conv(IntKernel):
-    def __init__(self, layer: Layer, target: Target) -> None:
-        more = beyond_bytes(layer.weights)
-        form = form_of(target, layer.weights - more)
+    def __init__(self, layer: Layer, target: Target, form: Form, more: int) -> None:
         whole = layer.dilations[1] == 1
-        more = more if form.step == 4 else 0
         super().__init__(layer, target, form, 1 if whole else form.step, more=more)
         layer = self.layer
         kh, kw = layer.kernel
@@ -72,7 +83,7 @@ class _Conv(IntKernel):
         return [self._choice(t, cost) for t, cost in tiles]
 
     def _choice(self, tile: Tile, cost: float) -> Choice:
-        name = f"{IntConv.name}_{self.form.kind}_{tile.columns}x{tile.vectors}"
+        name = f"{IntConv.name}_{self.form.name}_{tile.columns}x{tile.vectors}"
         cost *= self.rows * self.layer.batches
         return Choice(
             name, self.layer.node, self.layer.reads, partial(self.packed, tile),
@@ -93,7 +104,7 @@ class _Conv(IntKernel):
             part = part.reshape(g.count, g.vectors, lanes, kh, kw, self.steps, step)
             order = (0, 3, 4, 5, 1, 2, 6) if self.form.interleaved else (0, 3, 4, 5, 1, 6, 2)
             parts.append(part.transpose(order).reshape(-1))
-        kind = np.int16 if step == 2 else np.int8
+        kind = np.int16 if self.form.size == 2 else np.int8
         return (np.concatenate(parts).astype(kind), *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:
@@ -101,12 +112,13 @@ class _Conv(IntKernel):
         run, kh, kw = self.window
         i, lanes = self.image, self.m.lanes
         steps = (*self.layer.strides, *self.layer.dilations, i.cols * i.col, i.col)
-        fields = (run, kh, kw, *steps, self.form.step)
+        fields = (run, kh, kw, *steps, self.form.step, int(self.form.kind == "u8"))
+        kernel = "of_conv_int_pairs" if self.form.two else "of_conv_int_tile"
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             packed = r.dim(dims.mul(block, lanes * self.products))
             return (
-                f"of_conv_int_tile(k, {t.width}, {vectors}, {r.dim(row)}, {r.dim(column)}, "
+                f"{kernel}(k, {t.width}, {vectors}, {r.dim(row)}, {r.dim(column)}, "
                 f"p, {w} + {packed}, {bias} + "
                 f"{r.dim(dims.mul(block, lanes))}, acc);"
             )

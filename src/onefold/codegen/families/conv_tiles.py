@@ -15,7 +15,7 @@ from onefold.codegen.int_kernel import (
     beyond_bytes,
     copied_for_little,
     find,
-    form_of,
+    fit_bytes,
 )
 from onefold.codegen.int_layers import Layer
 from onefold.codegen.streams import NO_STREAM, STREAMED, share_of
@@ -49,7 +49,7 @@ class IntConvTiles(Family):
         if layer.groups != 1:
             return "it has several groups"
         more = beyond_bytes(layer.weights)
-        if form_of(target, layer.weights - more).kind != "u8":
+        if not fit_bytes(layer.weights - more):
             return "its weights do not fit into bytes"
         if layer.dilations[1] != 1:
             return "its windows are not dense"

@@ -8,7 +8,7 @@ import numpy as np
 
 from onefold.codegen.families.depthwise import widths
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.int_kernel import Form, IntKernel, find, form_of
+from onefold.codegen.int_kernel import Form, IntKernel, find, fit_bytes
 from onefold.codegen.int_layers import Layer
 from onefold.codegen.tiles import Machine, Run, Tile, copies_of, padded
 from onefold.ir import dims
@@ -81,7 +81,8 @@ class _Taps(_ByChannel):
 
     @staticmethod
     def fit(layer: Layer, target: Target) -> bool:
-        return form_of(target, layer.weights).kind == "u8" and layer.dilations == (1, 1)
+        dots = "avx512vnni" in target.features and fit_bytes(layer.weights)
+        return dots and layer.dilations == (1, 1)
 
     def packed(self) -> tuple[Array, ...]:
         kh, kw = self.layer.kernel
