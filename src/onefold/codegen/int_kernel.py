@@ -10,7 +10,7 @@ import numpy as np
 
 from onefold.codegen.family import Rendering
 from onefold.codegen.int_layers import Layer, layer_of
-from onefold.codegen.text import loop
+from onefold.codegen.text import loop, number
 from onefold.codegen.tiles import Machine, Tile, lane_check, padded
 from onefold.codegen.tiling import Overlapped, Plane, Tiling
 from onefold.ir import dims, dtypes
@@ -186,9 +186,10 @@ class IntKernel:
         if self.layer.bias is not None:
             start = start + self.layer.bias.astype(np.int64)
         out = []
-        for a in (start.astype(np.uint32).view(np.int32), *self.layer.end.arrays()):
-            full = np.zeros(padded(self.channels, self.m.lanes), a.dtype)
-            full[: self.channels] = a
+        ends = self.layer.end.arrays()
+        for a in (start.astype(np.uint32).view(np.int32), *ends):
+            full = np.full(padded(a.size, self.m.lanes), a[0] if a.size == 1 else 0, a.dtype)
+            full[: a.size] = a
             out.append(full)
         return out
 
@@ -273,12 +274,14 @@ class IntKernel:
             bounds = [r.team.bounds(rows, names=("begin", "until"))]
             top, rows = f"{top} - begin", "(int)(until - begin)"
             to = f"p + begin * {i.cols * i.col}"
+        add_text = str(add) if self.form.step == 4 else number(str(add), "int32_t")
+        fill_text = number(str(fill), "int32_t") + (zero and f" + {zero}")
         fields = (h, w, c, f"(int)({top})", i.border[1], rows, i.cols, i.col, *t.steps[1:])
         name = f"of_prepare_{t.x.dtype.name}_{self.form.kind}"
         return [
             *bounds,
             f"const struct of_image image = {{{', '.join(map(str, fields))}}};\n"
-            f"{name}(image, {x} + {source}, {add}, {fill}{zero and ' + '}{zero}, {to});",
+            f"{name}(image, {x} + {source}, {add_text}, {fill_text}, {to});",
             *(r.team.wait() if bounds else []),
         ]
 
@@ -296,7 +299,7 @@ class IntKernel:
         if r.team.parts > 1:
             ends = ("low", "high")
             lines.append(r.team.bounds(places, names=ends))
-        more = self.more
+        more = number(str(self.more), "int32_t")
         lines.append(f"of_seen(&windows, {ends[0]}, {ends[1] or places}, p, {more}, seen);")
         return lines + (r.team.wait() if r.team.parts > 1 else [])
 

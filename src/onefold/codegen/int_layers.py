@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onefold.codegen.text import number
 from onefold.codegen.tiling import Finish, Index
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
@@ -39,12 +40,12 @@ class FixedPoint:
         return ""
 
     def arrays(self) -> tuple[Array, ...]:
-        return self.multiplier.astype(np.int32), self.shift.astype(np.int32)
+        return _once_where_equal(self.multiplier.astype(np.int32), self.shift.astype(np.int8))
 
     def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
         far = bool(np.any(layer.most * 2.0 ** np.maximum(self.shift, 0) >= FAR))
-        ends = f"{int(self.once)}, {int(far)}, {int(layer.dtype is dtypes.i8)}"
-        ends += f", {layer.lo}, {layer.hi}, {layer.zero_y}"
+        relu = int(layer.lo >= layer.zero_y)
+        ends = f"{layer.apart}, {int(self.once)}, {int(far)}, {relu}, {layer.bounds}"
         return f"of_end_fixed({{}}, {seen}, {', '.join(arrays)}, {ends}, (uint8_t *)q);"
 
 
@@ -61,13 +62,12 @@ class FloatScale:
         return ""
 
     def arrays(self) -> tuple[Array, ...]:
-        return (self.factor.astype(np.float32),)
+        return _once_where_equal(self.factor.astype(np.float32))
 
     def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
         far = bool(np.any(layer.most * np.abs(self.factor) > FAR))
-        ends = f"{int(far)}, {int(layer.dtype is dtypes.i8)}, {layer.lo}, {layer.hi}"
-        ends += f", {layer.zero_y}, (uint8_t *)q"
-        return f"of_end_scale({{}}, {seen}, {', '.join(arrays)}, {ends});"
+        ends = f"{layer.apart}, {int(far)}, {layer.bounds}"
+        return f"of_end_scale({{}}, {seen}, {', '.join(arrays)}, {ends}, (uint8_t *)q);"
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,12 @@ class DynamicScale:
     def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
         ends = f"{', '.join(arrays)}, {more[0]}, {more[1] if layer.moving else 0}"
         return f"of_end_dynamic({{}}, {seen}, {ends}, q);"
+
+
+def _once_where_equal(*arrays: Array) -> tuple[Array, ...]:
+    """What each channel has of each, or one element of each where all channels have the same."""
+    same = all(bool(np.all(a == a[0])) for a in arrays)
+    return tuple(a[:1] for a in arrays) if same else arrays
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,20 @@ class Layer:
         return self.groups == self.size[2] == self.result[2]
 
     @property
+    def bounds(self) -> str:
+        """C texts: whether the result is signed, its least and its largest value, and its zero."""
+        ends = [str(self.lo), str(self.hi)]
+        if (self.lo, self.hi) != (self.dtype.lo, self.dtype.hi):
+            ends = [number(e, "int32_t") for e in ends]
+        zero = number(str(self.zero_y), "int32_t")
+        return ", ".join([str(int(self.dtype is dtypes.i8)), *ends, zero])
+
+    @property
+    def apart(self) -> int:
+        """Elements of the end's arrays from one channel's to the next: 0 where all have one."""
+        return int(any(a.size > 1 for a in self.end.arrays()))
+
+    @property
     def most(self) -> Array:
         """Of each channel, what no sum of it is larger than."""
         total = np.abs(self.weights.astype(np.int64)).reshape(len(self.weights), -1).sum(axis=1)
@@ -181,7 +201,8 @@ class Layer:
             first = dim(dims.mul(block, lanes))
             place = dim(dims.add(dims.mul(row, self.result[1]), column))
             adds = f"{seen} + {place}" if seen else "0"
-            call = self.end.call([f"{a} + {first}" for a in arrays], more, self, adds)
+            ends = [f"{a} + {first}" for a in arrays] if self.apart else arrays
+            call = self.end.call(ends, more, self, adds)
             room = -(-columns // 4) * 4
             lines = [
                 f"{kind} q[{vectors * room * lanes}] __attribute__((aligned(64)));",

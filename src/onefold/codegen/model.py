@@ -66,6 +66,7 @@ def _signature(k: Kernel, name: str, linkage: str) -> str:
         qualifier = "" if shared else "restrict "
         params.append(f"{'const ' if p.const else ''}{p.ctype.strip()} *{qualifier}{p.name}")
     params += [f"ix {s}" for s in k.sizes] + [f"ix *o_{s}" for s in k.outs]
+    params += [f"{p.ctype} {p.name}" for p in k.numbers]
     if k.stops:
         params.append("int32_t *err")
     if k.split:
@@ -292,7 +293,7 @@ class _Main:
             self.pointer(b, p.ctype, p.const)
             for b, p in zip(s.args, s.kernel.params, strict=True)
         ]
-        args += [d.name for d in s.sizes] + [f"&{d.name}" for d in s.outs]
+        args += [d.name for d in s.sizes] + [f"&{d.name}" for d in s.outs] + list(s.numbers)
         number = self.number
         self.number += 1
         shape = repr(s.writes[0].type) if s.writes else ""

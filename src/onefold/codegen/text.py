@@ -155,6 +155,15 @@ def literal(value: float, kind: DType) -> str:
     return str(v) if v > -(1 << 31) else "INT32_MIN"
 
 
+MARKED = re.compile("\ue000(.*?)\ue001(.*?)\ue002")
+"""A number in a text: its C type, and its own text (see plan/numbers.py)."""
+
+
+def number(text: str, ctype: str) -> str:
+    """Marked C text of a number that is data, and may become a parameter of this type."""
+    return f"\ue000{ctype}\ue001{text}\ue002"
+
+
 _INIT: dict[str, Callable[[DType], str]] = {
     "sum": lambda t: literal(0, t),
     "prod": lambda t: literal(1, t),
@@ -307,7 +316,8 @@ class Writer:
 
     def _text(self, s: Scalar, scope: Scope) -> str:
         if isinstance(s, Const):
-            return literal(s.value, s.dtype)
+            text = literal(s.value, s.dtype)
+            return text if s.dtype is dtypes.b1 else number(text, s.dtype.ctype)
         if isinstance(s, Load):
             for d in s.index:
                 self.index(d, scope)

@@ -70,6 +70,9 @@ AI int32_t of_requantize_i32(int32_t x, int32_t m, int32_t s) {
   return (h >> right) + (rest > (mask >> 1) + (h < 0));
 }
 
+typedef int8_t of_vb __attribute__((vector_size(OF_LANES), aligned(1), may_alias));
+AI of_vi of_shifts(const int8_t *s) { return __builtin_convertvector(*(const of_vb *)s, of_vi); }
+
 // The same for a vector of sums x, of which |x| 2^s stays below 2^30; m and s of its channels as a vector reads them.
 // once: one rounding, halves away from zero; relu: results below zero do not count.
 #if defined(__AVX2__)
@@ -84,8 +87,8 @@ AI of_m of_high_halves(of_m even, of_m odd) { return _mm256_blend_epi32(odd, _mm
 #endif
 struct of_fixed { of_vi left, right, below; of_vw m[2], more[2]; };  // of lanes of even and odd numbers
 
-AI struct of_fixed of_fixed_of(const int32_t *m, const int32_t *s, const bool once) {
-  const of_m sv = *(const of_m *)s, none = (of_m){0};
+AI struct of_fixed of_fixed_of(const int32_t *m, const int8_t *s, const bool once) {
+  const of_m sv = (of_m)of_shifts(s), none = (of_m){0};
   const of_vi right = (of_vi)OF_M(sub_epi32)(none, OF_M(min_epi32)(sv, none));
   struct of_fixed f = {.left = (of_vi)OF_M(max_epi32)(sv, none) + 1, .right = right, .below = 32 + (right != 0)};
   for (int odd = 0; odd < 2; odd++) {
@@ -117,9 +120,9 @@ AI of_vi of_fixed_scaled(const struct of_fixed f, const of_vi x, const bool once
 #elif defined(__ARM_NEON)
 struct of_fixed { int32x4_t left, m, right; };
 
-AI struct of_fixed of_fixed_of(const int32_t *m, const int32_t *s, const bool once) {
+AI struct of_fixed of_fixed_of(const int32_t *m, const int8_t *s, const bool once) {
   (void)once;
-  const int32x4_t sv = vld1q_s32(s), none = vdupq_n_s32(0);
+  const int32x4_t sv = (int32x4_t)of_shifts(s), none = vdupq_n_s32(0);
   return (struct of_fixed){vmaxq_s32(sv, none), vld1q_s32(m), vminq_s32(sv, none)};
 }
 
@@ -132,7 +135,7 @@ AI of_vi of_fixed_scaled(const struct of_fixed f, const of_vi x, const bool once
 #define OF_HAS_FIXED(ONCE) (!(ONCE))
 #else
 struct of_fixed { int none; };
-AI struct of_fixed of_fixed_of(const int32_t *m, const int32_t *s, const bool once) {
+AI struct of_fixed of_fixed_of(const int32_t *m, const int8_t *s, const bool once) {
   (void)m, (void)s, (void)once;
   return (struct of_fixed){0};
 }
@@ -144,20 +147,20 @@ AI of_vi of_fixed_scaled(const struct of_fixed f, const of_vi x, const bool once
 #endif
 
 // The end of a tile of TFLite's layers: q[B][T up to 4s][lanes] from T columns of acc[B][pitch][lanes] and what each
-// column adds to all of its sums (seen, or none), in bytes of the type that `sign` tells. far: sums may lie beyond what
-// whole vectors take.
+// column adds to all of its sums (seen, or none), in bytes of the type that `sign` tells. apart: each channel has factors
+// of its own, else there is one vector of them. far: sums may lie beyond what whole vectors take. relu: lo >= zero.
 AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *seen,
-                     const int32_t *m, const int32_t *s, const bool once, const bool far, const bool sign, const int lo,
-                     const int hi, const int zero, uint8_t *q) {
-  const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
+                     const int32_t *m, const int8_t *s, const bool apart, const bool once, const bool far,
+                     const bool relu, const bool sign, const int lo, const int hi, const int zero, uint8_t *q) {
+  const int room = (T + 3) / 4 * 4, size = room * OF_LANES, next = apart ? OF_LANES : 0;
   if (OF_HAS_FIXED(once) && !far) {
     OF_UNROLL_FAST for (int b = 0; b < B; b++) {
-      const struct of_fixed f = of_fixed_of(m + b * OF_LANES, s + b * OF_LANES, once);
+      const struct of_fixed f = of_fixed_of(m + b * next, s + b * next, once);
       OF_UNROLL for (int t = 0; t < T; t += 4) {
         of_vi r[4];
         OF_UNROLL for (int j = 0; j < 4; j++)
           r[j] = t + j >= T ? (of_vi){0} : of_fixed_scaled(
-              f, of_column(acc + (b * pitch + t + j) * OF_LANES, seen, t + j), once, lo >= zero);
+              f, of_column(acc + (b * pitch + t + j) * OF_LANES, seen, t + j), once, relu);
         of_pack(r, zero, sign, q + b * size + t * OF_LANES);
       }
     }
@@ -167,7 +170,7 @@ AI void of_end_fixed(const int T, const int B, const int32_t *acc, const int pit
   OF_UNROLL_FAST for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++) {
       const int32_t x = acc[(b * pitch + t) * OF_LANES + l] + (seen ? seen[t] : 0);
-      const int32_t mc = m[b * OF_LANES + l], sc = s[b * OF_LANES + l];
+      const int32_t mc = m[b * next + l], sc = s[b * next + l];
       const int32_t y = once ? of_multiply_by_quantized_multiplier_away_i32(x, mc, sc) : of_requantize_i32(x, mc, sc);
       q[(b * room + t) * OF_LANES + l] = (uint8_t)(of_min_i32(of_max_i32(y, lo - zero), hi - zero) + zero);
     }
@@ -202,10 +205,11 @@ AI of_vi of_rounded(of_vf x) {
 
 // The end of a tile of ONNX's layers, as that of TFLite's but by factors m. far: what is scaled may lie beyond i32.
 AI void of_end_scale(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *seen, const float *m,
-                     const bool far, const bool sign, const int lo, const int hi, const int zero, uint8_t *q) {
+                     const bool apart, const bool far, const bool sign, const int lo, const int hi, const int zero,
+                     uint8_t *q) {
   const int room = (T + 3) / 4 * 4, size = room * OF_LANES;
   OF_UNROLL_FAST for (int b = 0; b < B; b++) {
-    const of_vf mv = *(const of_vf *)(m + b * OF_LANES);
+    const of_vf mv = *(const of_vf *)(m + (apart ? b * OF_LANES : 0));
     OF_UNROLL for (int t = 0; t < T; t += 4) {
       of_vi r[4];
       OF_UNROLL for (int j = 0; j < 4; j++) {

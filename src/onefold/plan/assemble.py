@@ -13,6 +13,7 @@ from onefold.ir.graph import Array, Graph, Node, Origin, Value
 from onefold.ir.scalar import Acc, Load, TensorExpr, stored, walk
 from onefold.ir.types import TensorType
 from onefold.ops.base import Code, Lowering, Pieces
+from onefold.plan.numbers import settle
 from onefold.plan.program import (
     EMPTY,
     AnyStep,
@@ -290,6 +291,10 @@ class Assembler:
 
     def render(self, program: Program) -> None:
         """Write the kernels, once it is known which buffers are one."""
+        self._render(program)
+        settle(list(program.flat()), self.kernels.options.goal == "size")
+
+    def _render(self, program: Program) -> None:
         threads = self.kernels.options.threads
         for s in program.flat():
             render(s, self.drafts[id(s)], threads)

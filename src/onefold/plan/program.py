@@ -70,8 +70,9 @@ class Param:
 class Kernel:
     """A C function: equal text is one function, however many steps call it.
 
-    pointers and sizes are its parameters in order; outs are sizes that it finds out itself. split:
-    it computes the share of the part `me` of the threads.
+    pointers and sizes are its parameters in order, then numbers that differ between its calls
+    (plan/numbers.py); outs are sizes that it finds out itself. split: it computes the share of
+    the part `me` of the threads.
     """
 
     params: tuple[Param, ...]
@@ -81,6 +82,7 @@ class Kernel:
     includes: tuple[str, ...] = ()
     stops: bool = False
     split: bool = False
+    numbers: tuple[Param, ...] = ()
 
 
 EMPTY = Kernel((), (), (), "")  # before a step is rendered
@@ -102,6 +104,7 @@ class Step:
     algorithm: str = "loops"
     next_best: str = ""  # the kernel that came second, and its cost as estimated or measured
     tuned: bool = False  # the algorithm was chosen by measured times
+    numbers: tuple[str, ...] = ()  # C texts of those of the kernel
 
 
 @dataclass(eq=False, slots=True)

@@ -13,6 +13,7 @@ from onefold.ir import dtypes
 from onefold.ir.graph import Array
 from onefold.plan.assemble import Assembler
 from onefold.plan.memory import align
+from onefold.plan.numbers import settle
 from onefold.plan.program import Buffer, Program, Step
 from onefold.plan.render import Draft, render
 from onefold.plan.schedule import generic_index
@@ -81,9 +82,12 @@ class Trial:
             else:
                 b.kind = "arena"
                 b.offset, arena = arena, align(arena + b.bytes)
-        threads = self.assembler.kernels.options.threads
-        for s in {id(s): s for s in self.steps}.values():
+        options = self.assembler.kernels.options
+        threads = options.threads
+        own = list({id(s): s for s in self.steps}.values())
+        for s in own:
             render(s, self.own.drafts[id(s)], threads)
+        settle(own, options.goal == "size")
         made = Program("trial", self.program.graph, [], [], [], list(self.steps), [], [], roots)
         made.arenas = [Arena("", arena, arena, "apart")]
         made.arena_bytes, made.weights_bytes = arena, weights

@@ -7,7 +7,7 @@ from copy import copy
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_kernel import SLACK, Form, IntKernel
 from onefold.codegen.int_layers import Layer, product_of
-from onefold.codegen.text import loop
+from onefold.codegen.text import loop, number
 from onefold.codegen.tiles import Machine, Run, Tile, groups_of, padded, tiles_for
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -67,7 +67,7 @@ class _Both(IntKernel):
         """Statements that pack the right matrix of a batch."""
         lanes, k = self.m.lanes, self.layer.size[2]
         source = f"{r.pointers[1]} + {r.dim(dims.mul(n, k * self.channels))}"
-        zero = self.layer.zero_w
+        zero = number(str(self.layer.zero_w), "int32_t")
         lines: list[str] = []
         for g in groups_of(self.channels, lanes, self.tile.vectors):
             c = counter(g.count, "i")
