@@ -47,8 +47,9 @@ AI void of_pack(const of_vi *r, const int zero, const bool sign, uint8_t *q) {
 
 // A vector of the sums of column t, with what the column adds to them.
 AI of_vi of_column(const int32_t *acc, const int32_t *seen, const int t) {
-  const of_vi v = *(const of_vi *)acc;
-  return seen ? v + seen[t] : v;
+  of_vi v = *(const of_vi *)acc;
+  if (seen) v += seen[t];
+  return v;
 }
 
 // Bytes of either sign between lo and hi.
