@@ -47,8 +47,15 @@ AI void of_conv_sum(const struct of_conv k, const int T, const int B, const int 
   const ix y0 = oy * k.sh - k.pt, x0 = ox * k.sw - k.pl;
   const int whole = k.ic / k.c, rest = k.ic % k.c;
   const ix size = (ix)k.kh * k.kw * k.c * B * OF_LANES;
-  for (ix i = from; i < end; i++)
-    of_conv_block(k, T, B, EDGE, k.c, y0, x0, x + i * k.sc, w + i * size, &ahead, acc);
+  if (k.c == OF_TAKEN && OF_TAKEN > 1 && !EDGE && k.kh * k.kw == 1) {
+    const struct of_columns at = {x0, k.sw, k.w, k.sx};
+    if (y0 >= 0 && y0 < k.h)
+      of_sums_hops(T, B, EDGE, (end - from) * OF_TAKEN, k.sc, at, x + from * k.sc + y0 * k.sy, w + from * size,
+                   B * OF_LANES, OF_LANES, &ahead, acc);
+  } else {
+    for (ix i = from; i < end; i++)
+      of_conv_block(k, T, B, EDGE, k.c, y0, x0, x + i * k.sc, w + i * size, &ahead, acc);
+  }
   if (rest && end == whole)
     of_conv_block(k, T, B, EDGE, rest, y0, x0, x + whole * k.sc, w + whole * size, &ahead, acc);
 }

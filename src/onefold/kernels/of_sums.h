@@ -13,8 +13,12 @@ enum { OF_TAKEN = 1 };
 // Keeps the compiler from loading elements of a vector one by one.
 #ifdef __aarch64__
 #define OF_KEEP(vector) __asm__("" : "+w"(vector))
+// Has `vector` loaded before `sum` is added to again: the compiler otherwise loads where it needs it, for the sake of
+// fewer registers.
+#define OF_BEFORE(vector, sum) __asm__("" : "+w"(vector), "+w"(sum))
 #else
 #define OF_KEEP(vector)
+#define OF_BEFORE(vector, sum)
 #endif
 
 // Column t is number first + t * step of those that lie `size` elements apart. Where EDGE is set, those outside of
@@ -48,7 +52,7 @@ AI void of_sums_load(const int T, const int B, const int EDGE, const struct of_c
 
 // OF_TAKEN elements of each column in xv, times as many rows of weights, `row` elements apart, the first one in wv.
 // For cores that execute in order everything is loaded a row before it is needed: weights, and the `next` elements of
-// each column, if there are some, behind the last use of these.
+// each column, if there are some, behind the last use of these; without, there are registers left to insist on it.
 AI void of_sums_taken(const int T, const int B, const int EDGE, const struct of_columns k, const float *next,
                       const float *w, const ix row, const ix each, of_vf xv[OF_MAX_T],
                       of_vf wv[OF_MAX_B], of_vf acc[OF_MAX_B][OF_MAX_T]) {
@@ -58,6 +62,7 @@ AI void of_sums_taken(const int T, const int B, const int EDGE, const struct of_
     OF_UNROLL for (int b = 0; b < B && !last; b++) more[b] = *(const of_vf *)(w + (j + 1) * row + b * each);
     OF_UNROLL for (int t = 0; t < T; t++) {
       if (!of_sums_has(k, EDGE, t)) continue;
+      if (!next && t) OF_UNROLL for (int b = 0; b < B && !last; b++) OF_BEFORE(more[b], acc[b][t]);
       OF_UNROLL for (int b = 0; b < B; b++) acc[b][t] += xv[t][j] * wv[b];
       if (next && j + 1 == OF_TAKEN) xv[t] = *(const of_vfu *)(next + (k.first + t * k.step) * k.size);
     }
@@ -81,6 +86,34 @@ AI void of_sums_row(const int T, const int B, const int step, const float *x, co
   }
 }
 
+// The first n elements of each column, OF_TAKEN next to each other and `hop` elements from these to the next ones.
+// A hop longer than that makes one sum of several blocks, with a step of the stream for each.
+AI void of_sums_hops(const int T, const int B, const int EDGE, const ix n, const ptrdiff_t hop,
+                     const struct of_columns k, const float *x, const float *w, const ix row, const ix each,
+                     struct of_stream *ahead, of_vf acc[OF_MAX_B][OF_MAX_T]) {
+  const ix whole = OF_TAKEN > 1 ? n / OF_TAKEN * OF_TAKEN : 0, step = hop == OF_TAKEN ? OF_STEP : OF_TAKEN;
+  of_vf xv[OF_MAX_T], wv[OF_MAX_B];
+  if (whole) of_sums_load(T, B, EDGE, k, x, w, each, xv, wv);
+  ix i = 0;
+  OF_UNROLL2 for (; i + OF_TAKEN < whole; i += OF_TAKEN) {
+    if (ahead->lines && i % step == 0) of_stream_step(ahead);
+    x += hop;
+    of_sums_taken(T, B, EDGE, k, x, w + i * row, row, each, xv, wv, acc);
+  }
+  if (whole) {
+    if (ahead->lines && i % step == 0) of_stream_step(ahead);
+    x += hop;
+    of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, xv, wv, acc);
+  }
+  w += whole * row;
+  for (i = whole; i + OF_STEP <= n; i += OF_STEP) {
+    of_stream_step(ahead);
+    OF_UNROLL4 for (int j = 0; j < OF_STEP; j++, x++, w += row) of_sums_one(T, B, EDGE, k, x, w, each, acc);
+  }
+  if (i < n && i % step == 0) of_stream_step(ahead);
+  OF_UNROLL4 for (; i < n; i++, x++, w += row) of_sums_one(T, B, EDGE, k, x, w, each, acc);
+}
+
 // The first n elements of each column.
 AI void of_sums(const int T, const int B, const int EDGE, const ix n, const struct of_columns k, const float *x,
                 const float *w, const ix row, const ix each, struct of_stream *ahead,
@@ -90,24 +123,7 @@ AI void of_sums(const int T, const int B, const int EDGE, const ix n, const stru
     of_sums_row(T, B, k.step, x + k.first, w, each, acc);
     return;
   }
-  const ix whole = OF_TAKEN > 1 ? n / OF_TAKEN * OF_TAKEN : 0;
-  of_vf xv[OF_MAX_T], wv[OF_MAX_B];
-  if (whole) of_sums_load(T, B, EDGE, k, x, w, each, xv, wv);
-  ix i = 0;
-  OF_ROLLED for (; i + OF_TAKEN < whole; i += OF_TAKEN) {
-    if (ahead->lines && i % OF_STEP == 0) of_stream_step(ahead);
-    of_sums_taken(T, B, EDGE, k, x + i + OF_TAKEN, w + i * row, row, each, xv, wv, acc);
-  }
-  if (whole) {
-    if (ahead->lines && i % OF_STEP == 0) of_stream_step(ahead);
-    of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, xv, wv, acc);
-  }
-  for (i = whole; i + OF_STEP <= n; i += OF_STEP) {
-    of_stream_step(ahead);
-    OF_UNROLL4 for (int j = 0; j < OF_STEP; j++) of_sums_one(T, B, EDGE, k, x + i + j, w + (i + j) * row, each, acc);
-  }
-  if (i < n && i % OF_STEP == 0) of_stream_step(ahead);
-  OF_UNROLL4 for (; i < n; i++) of_sums_one(T, B, EDGE, k, x + i, w + i * row, each, acc);
+  of_sums_hops(T, B, EDGE, n, OF_TAKEN, k, x, w, row, each, ahead, acc);
 }
 
 // All sums zero.

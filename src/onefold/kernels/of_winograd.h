@@ -83,11 +83,16 @@ AI void of_winograd_product(const struct of_winograd k, const int T, const int B
                             struct of_stream ahead, float *m) {
   of_vf acc[OF_MAX_B][OF_MAX_T];
   of_sums_begin(T, B, acc);
-  for (ix i = 0; i < k.ic; i += OF_LANES) {
-    const ix lanes = k.ic - i < OF_LANES ? k.ic - i : OF_LANES;
-    of_sums(T, B, 0, lanes, (struct of_columns){0, 1, T, OF_LANES}, v, w, B * OF_LANES, OF_LANES, &ahead, acc);
-    v += k.p * OF_LANES;
-    w += lanes * B * OF_LANES;
+  const struct of_columns at = {0, 1, T, OF_LANES};
+  if (OF_LANES == OF_TAKEN) {
+    of_sums_hops(T, B, 0, k.ic, k.p * OF_LANES, at, v, w, B * OF_LANES, OF_LANES, &ahead, acc);
+  } else {
+    for (ix i = 0; i < k.ic; i += OF_LANES) {
+      const ix lanes = k.ic - i < OF_LANES ? k.ic - i : OF_LANES;
+      of_sums(T, B, 0, lanes, at, v, w, B * OF_LANES, OF_LANES, &ahead, acc);
+      v += k.p * OF_LANES;
+      w += lanes * B * OF_LANES;
+    }
   }
   OF_UNROLL for (int b = 0; b < B; b++)
     OF_UNROLL for (int t = 0; t < T; t++) *(of_vf *)(m + (b * k.p + t) * OF_LANES) = acc[b][t];

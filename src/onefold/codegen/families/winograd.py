@@ -270,7 +270,8 @@ class _Winograd:
                 ahead = NO_STREAM
                 if self.weight_bytes >= STREAMED:
                     number = f"{before} + t" if run.count != 1 else str(before)
-                    steps, size = -(-self.ic // STEP), 4 * g.vectors * lanes * self.ic
+                    steps = -(-self.ic // min(STEP, lanes))
+                    size = 4 * g.vectors * lanes * self.ic
                     after = f"wq + (b + {g.vectors}) * {lanes * self.ic}"
                     ahead = share_of(number, passes, steps, size, after)
                 assert isinstance(run.count, int)
