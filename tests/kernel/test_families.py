@@ -165,6 +165,10 @@ def conv_net() -> Net:
     net.output(conv(net, net.input(1, 3, 40), 6, (11,), strides=(2,), pads=(3, 7)))
     net.output(conv(net, net.input(3, 7, 1, 1), 12, (1, 1)))
     net.output(conv(net, net.input(1, 4, 2, 2), 3, (2, 2), pads=(3, 3, 3, 3)))
+    for channels in (7, 16, 40):  # windows of one element, of which some see padding only
+        x = conv(net, net.input(1, 3, 4, 9), channels, (1, 1))
+        net.output(conv(net, x, 9, (1, 1), pads=(1, 2, 2, 0)))
+        net.output(conv(net, x, 9, (1, 1), pads=(2, 0, 1, 0), strides=(2, 2)))
     return net
 
 

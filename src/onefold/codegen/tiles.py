@@ -22,6 +22,7 @@ class Machine:
     sums: int
     registers: int
     latency: int = 8  # sums in flight that hide the latency of a multiply-add
+    slowest: int = 8  # the same for all cores of the target, where there is a choice
     taken: int = 1  # elements of a column in a register; 1: none, products read them from memory
     paired: bool = False  # one product for two columns with half a vector of channels
 
@@ -33,7 +34,7 @@ class Machine:
         if "avx512f" in target.features:
             return Machine(16, 16, 30)
         if "avx2" in target.features:
-            return Machine(8, 12, 14, latency=9)  # eight, but for Haswell, which wants ten
+            return Machine(8, 12, 14, slowest=10)  # Haswell; later ones take four cycles, not five
         if target.arch == "aarch64":
             return Machine(4, 18, 28, taken=4)
         return Machine(4, 12, 14)

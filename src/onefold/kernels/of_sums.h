@@ -105,13 +105,13 @@ AI void of_sums_hops(const int T, const int B, const int EDGE, const ix n, const
     x += hop;
     of_sums_taken(T, B, EDGE, k, 0, w + i * row, row, each, xv, wv, acc);
   }
-  w += whole * row;
+  x -= whole;
   for (i = whole; i + OF_STEP <= n; i += OF_STEP) {
     of_stream_step(ahead);
-    OF_UNROLL4 for (int j = 0; j < OF_STEP; j++, x++, w += row) of_sums_one(T, B, EDGE, k, x, w, each, acc);
+    OF_UNROLL4 for (int j = 0; j < OF_STEP; j++) of_sums_one(T, B, EDGE, k, x + i + j, w + (i + j) * row, each, acc);
   }
   if (i < n && i % step == 0) of_stream_step(ahead);
-  OF_UNROLL4 for (; i < n; i++, x++, w += row) of_sums_one(T, B, EDGE, k, x, w, each, acc);
+  OF_UNROLL4 for (; i < n; i++) of_sums_one(T, B, EDGE, k, x + i, w + i * row, each, acc);
 }
 
 // The first n elements of each column.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 
@@ -93,7 +94,8 @@ class _Winograd:
     def __init__(self, node: Node, m: Machine, n: int) -> None:
         op, w = node.op, node.arg(1).data
         assert isinstance(op, Conv) and w is not None
-        self.node, self.m, self.n, self.weights = node, m, n, w
+        self.node, self.n, self.weights = node, n, w
+        self.m = replace(m, latency=m.slowest)  # as many tiles at a time as that takes
         self.oc, self.ic = w.shape[0], w.shape[1]
         self.y_axis, self.x_axis = planar(op.axes(node))
         self.height, self.width = size(self.y_axis.out), size(self.x_axis.out)
