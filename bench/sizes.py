@@ -50,10 +50,10 @@ def measure(net: Network, precision: str, args: argparse.Namespace) -> dict[str,
     for goal in GOALS:
         job = job_for(net, precision, goal, args.work)
         made = convert(engine, job, pythons, logs, fresh=False)
-        sizes = {Path(f).name: Path(f).stat().st_size for f in made["files"]}
-        row["goals"][goal] = {
-            "library": sizes["model.so"], "weights": sizes.get("weights.bin", 0),
-        }  # fmt: skip
+        sizes = {"model.so": 0, "weights.bin": 0}
+        for f in map(Path, made["files"]):
+            sizes[f.name] += f.stat().st_size
+        row["goals"][goal] = {"library": sizes["model.so"], "weights": sizes["weights.bin"]}
         if not args.prepare:
             running[goal] = Served.engine(engine, job, pythons, [args.cpu], logs)
     times: dict[str, list[float]] = {goal: [] for goal in running}

@@ -23,7 +23,7 @@ class Onefold:
         return only(job, ("onnx", "tflite"), ("f32", "bf16", "int8", "w8", "w4"))
 
     def convert(self, job: Job) -> list[Path]:
-        self._program(job)
+        self.load(job, job.feeds())  # contents of inputs may decide what is compiled
         return [p for p in job.at.rglob("*") if p.name in ("model.so", "weights.bin")]
 
     def load(self, job: Job, feeds: dict[str, Any]) -> Loaded:

@@ -77,7 +77,7 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file and of the files with its weights, where there are any."""
+        """A digest of the file and of the files with its weights, where there are any."""
         if not self._digest:
             from onefold.run.digest import file_digest, model_digest, with_externals
 

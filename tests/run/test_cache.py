@@ -443,7 +443,7 @@ def test_digests_of_large_files_are_remembered(
     monkeypatch.setattr(digest, "SETTLED", -1.0)
     first = digest.file_digest(path)
     with monkeypatch.context() as patch:
-        patch.setattr(digest.hashlib, "file_digest", never)
+        patch.setattr(digest.hashes, "of_file", never)
         assert digest.file_digest(path) == first
     flip_and_restore_the_time(path)
     assert digest.file_digest(path) != first

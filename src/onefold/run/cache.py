@@ -7,7 +7,7 @@ model's bytes, the options, the toolchain, the kernels, the CPU features, Onefol
   all; killed builders leave a temporary folder that the next builder of the key removes.
 * **Built once.** A builder holds a file lock on its key; the lock ends with the process, so a
   stale lock does not exist.
-* **Verified.** `.entry.json`, the cache's manifest, holds the SHA-256 of every file.  Small
+* **Verified.** `.entry.json`, the cache's manifest, holds the digest of every file.  Small
   files (code, tables) are hashed at every load.  Large ones (weights) are hashed once per boot:
   then their inode, size, modification and change time are remembered, and as long as those and
   the boot id are the same the contents are taken as verified.  The change time cannot be set by
@@ -18,7 +18,6 @@ model's bytes, the options, the toolchain, the kernels, the CPU features, Onefol
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onefold import events, knobs
+from onefold import events, hashes, knobs
 from onefold.errors import CacheError
 from onefold.run import store
 from onefold.run.lock import KeyLock
@@ -70,7 +69,7 @@ class _Damaged(Exception):
 
 def key(*parts: bytes | str) -> str:
     """The digest of all parts; their borders count, so ("ab", "c") and ("a", "bc") differ."""
-    digest = hashlib.sha256()
+    digest = hashes.hasher()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
         digest.update(len(raw).to_bytes(8, "little"))
@@ -234,7 +233,7 @@ def _write_stamps(folder: Path, files: Mapping[str, Any]) -> None:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashes.of_file(file)
 
 
 def _touch(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from onefold import hashes
 from onefold.run import store
 
 LARGE = 1 << 20
@@ -22,7 +22,7 @@ are coarse, and a change right after hashing could carry the same time)."""
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of the file's bytes.
+    """The digest of the file's bytes.
 
     For a large file the digest is kept beside the cache with the file's device, inode, size,
     modification and change time, and taken from there while all of them are the same.
@@ -31,13 +31,13 @@ def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         facts = facts_of(file.fileno())
         if facts[2] < LARGE:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashes.of_file(file)
         memo = _memo(path)
         known = _read(memo, facts)
         if known:
             return known
         began = time.time()
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashes.of_file(file)
         changed = max(facts[3], facts[4]) / 1e9
         if facts_of(file.fileno()) == facts and began - changed >= SETTLED:
             _write(memo, facts, digest)
@@ -51,7 +51,7 @@ def facts_of(file: int | Path) -> list[int]:
 
 
 def _memo(path: Path) -> Path:
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    name = hashes.of_bytes(os.fsencode(path.resolve()))[:32]
     return store.cache_folder() / "digests" / f"{name}.json"
 
 
@@ -75,9 +75,9 @@ def _write(memo: Path, facts: list[int], digest: str) -> None:
 
 
 def model_digest(source: Any) -> str:
-    """SHA-256 of a model given as bytes or as an `onnx.ModelProto`."""
+    """The digest of a model given as bytes or as an `onnx.ModelProto`."""
     raw = source if isinstance(source, bytes) else source.SerializeToString()
-    return hashlib.sha256(raw).hexdigest()
+    return hashes.of_bytes(raw)
 
 
 def with_externals(path: Path, digest: str, find: Callable[[], Sequence[str]]) -> str:
@@ -100,7 +100,7 @@ def with_externals(path: Path, digest: str, find: Callable[[], Sequence[str]]) -
             parts.append(file_digest(path.parent / name))
         except OSError:  # the importer says what is missing
             parts.append("missing")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return hashes.of_bytes("\n".join(parts).encode())
 
 
 def _write_names(memo: Path, names: Sequence[str]) -> None:
@@ -124,4 +124,4 @@ def package_digest() -> str:
             if name.endswith((".py", ".h", ".toml", ".c")):
                 found = os.stat(os.path.join(folder, name))
                 facts.append(f"{folder}/{name} {found.st_size} {found.st_mtime_ns}")
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return hashes.of_bytes("\n".join(facts).encode())

@@ -8,7 +8,6 @@ writes removes what is damaged or superseded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onefold import __version__, events
+from onefold import __version__, events, hashes
 from onefold.errors import CacheError
 from onefold.run import cache, store
 from onefold.run.lock import KeyLock
@@ -137,7 +136,7 @@ def _digests(known: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
 
 
 def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashes.of_bytes(text.encode())[:16]
 
 
 # --- the file -------------------------------------------------------------------------------------
