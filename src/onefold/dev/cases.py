@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,10 @@ def all_cases() -> list[tuple[Op, Case]]:
     return [(cls(**c.attrs), c) for cls in registry.all() for c in cls.cases]
 
 
-def check_together(cases: Sequence[tuple[Op, Case]], tolerance: float = 1e-5) -> None:
+def check_together(
+    cases: Sequence[tuple[Op, Case]], tolerance: float = 1e-5,
+    run: Callable[[Graph, Sequence[Array]], list[Array]] = run_graph,
+) -> None:  # fmt: skip
     """Cases as one program, which is much faster to build than one for each.
 
     A node that cannot become C is only run by its reference, against its inferred types.
@@ -110,5 +113,5 @@ def check_together(cases: Sequence[tuple[Op, Case]], tolerance: float = 1e-5) ->
         wanted += [(case.id(op.name), w, 0 if op.exact else tolerance) for w in want]
     if not whole.nodes:
         return
-    for (what, w, near), y in zip(wanted, run_graph(whole, inputs), strict=True):
+    for (what, w, near), y in zip(wanted, run(whole, inputs), strict=True):
         compare(w, y, what, near)
