@@ -324,6 +324,27 @@ AI void of_depthwise_int_tile(const struct of_conv_int k, const int T, ix oy, ix
   OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + t * OF_LANES) = acc[t];
 }
 
+#if defined(__ARM_NEON)
+// The same for two vectors of channels: out[2][T][lanes], weights [kh][kw][2][lanes]. A load serves two multiply-adds.
+AI void of_depthwise_int_pair(const struct of_conv_int k, const int T, ix oy, ix ox, const int16_t *x,
+                              const int16_t *w, const int32_t *bias, int32_t *out) {
+  int32x4_t acc[2][OF_MAX_T];
+  OF_UNROLL for (int t = 0; t < T; t++) acc[0][t] = vld1q_s32(bias), acc[1][t] = vld1q_s32(bias + 4);
+  for (int ky = 0; ky < k.kh; ky++) {
+    const int16_t *xr = x + (oy * k.sh + ky * k.dh) * k.row + ox * k.sw * k.col;
+    OF_UNROLL for (int kx = 0; kx < k.kw; kx++) {
+      const int16x8_t wv = vld1q_s16(w + (ky * k.kw + kx) * 8);
+      OF_UNROLL for (int t = 0; t < T; t++) {
+        const int16x8_t v = vld1q_s16(xr + (t * k.sw + kx * k.dw) * k.col);
+        acc[0][t] = vmlal_s16(acc[0][t], vget_low_s16(v), vget_low_s16(wv));
+        acc[1][t] = vmlal_high_s16(acc[1][t], v, wv);
+      }
+    }
+  }
+  OF_UNROLL for (int t = 0; t < T; t++) vst1q_s32(out + t * 4, acc[0][t]), vst1q_s32(out + (T + t) * 4, acc[1][t]);
+}
+#endif
+
 // Depthwise with bytes: a load of four columns of sixteen channels, turned into four taps of sixteen channels, meets
 // weights [kh][share][groups][16][4] of so many outputs at once whose windows lie within the groups of four columns.
 struct of_depthwise_dot { int kh, sh, sw, row, groups, share; };  // row: bytes of the prepared image from row to row

@@ -10,7 +10,7 @@ from onefold.codegen.families.depthwise import widths
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.int_kernel import Form, IntKernel, find, fit_bytes
 from onefold.codegen.int_layers import Layer
-from onefold.codegen.tiles import Machine, Run, Tile, copies_of, padded
+from onefold.codegen.tiles import Machine, Run, Tile, copies_of, groups_of, padded
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -41,22 +41,28 @@ class IntDepthwise(Family):
 
 
 class _ByChannel(IntKernel):
-    """One vector of channels times some columns."""
+    """One vector of channels, or some, times some columns."""
 
     name: str
     speed: int  # products in a cycle
     stored: int  # bytes of packed weights
+    vectors = 1
+
+    @property
+    def most(self) -> int:
+        """Columns that fit into the registers."""
+        return self.m.registers - 2
 
     def choices(self) -> list[Choice]:
-        return [self._choice(w) for w in widths(self.columns, self.m.registers - 2)]
+        return [self._choice(w) for w in widths(self.columns, self.most)]
 
     def _choice(self, width: int) -> Choice:
-        node = self.layer.node
+        node, tile = self.layer.node, Tile(width, self.vectors)
         return Choice(
             f"{self.name}_{width}", node, self.layer.reads, self.packed,
-            partial(self.render, Tile(width, 1)), lambda s: True, (self.header,), self.scratch,
+            partial(self.render, tile), lambda s: True, (self.header,), self.scratch,
             node.op.macs(node) / self.speed, stored=self.stored,
-            copies=copies_of(self.channels, self.m.lanes, Tile(width, 1), self.columns),
+            copies=copies_of(self.channels, self.m.lanes, tile, self.columns),
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
@@ -112,7 +118,7 @@ class _Taps(_ByChannel):
 
 
 class _Products(_ByChannel):
-    """Products of i16, a tap at a time."""
+    """Products of i16, a tap at a time. On Arm a register of i16 is two vectors of sums."""
 
     name = IntDepthwise.name
 
@@ -120,16 +126,28 @@ class _Products(_ByChannel):
         m = Machine.of(target)
         assert m is not None
         super().__init__(layer, target, Form(2, "i16"), m.lanes)
+        self.vectors = 2 if target.arch == "aarch64" else 1
         self.speed = m.lanes
         self.stored = padded(self.channels, m.lanes) * (2 * int(np.prod(layer.kernel)) + 8)
+
+    @property
+    def most(self) -> int:
+        """Beside sums of several vectors, what the taps of a row see of the input."""
+        window, step = self.layer.kernel[1], self.layer.strides[1]
+        room = self.m.registers - window + step
+        return super().most if self.vectors == 1 else max(room // (self.vectors + step), 4)
 
     def packed(self) -> tuple[Array, ...]:
         weights = self.layer.weights.reshape(self.channels, -1).T
         lanes, taps = self.m.lanes, len(weights)
         full = np.zeros((taps, padded(self.channels, lanes)), np.int16)
         full[:, : self.channels] = weights
-        packed = full.reshape(taps, -1, lanes).transpose(1, 0, 2).reshape(-1)
-        return (packed, *self.ends())
+        parts = []
+        for g in groups_of(self.channels, lanes, self.vectors):
+            width = g.vectors * lanes
+            some = full[:, g.first * lanes :][:, : g.count * width].reshape(taps, -1, width)
+            parts.append(some.transpose(1, 0, 2).reshape(-1))
+        return (np.concatenate(parts), *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:
         w, bias = self.constants(r)
@@ -138,8 +156,9 @@ class _Products(_ByChannel):
         fields = (0, *t.kernel, *t.strides, *t.dilations, i.cols * i.col, i.col, 2)
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
+            name = "of_depthwise_int_pair" if vectors == 2 else "of_depthwise_int_tile"
             return (
-                f"of_depthwise_int_tile(k, {t.width}, {r.dim(row)}, {r.dim(column)}, "
+                f"{name}(k, {t.width}, {r.dim(row)}, {r.dim(column)}, "
                 f"p + {r.dim(dims.mul(block, lanes))}, "
                 f"{w} + {r.dim(dims.mul(block, lanes * taps))}, "
                 f"{bias} + {r.dim(dims.mul(block, lanes))}, acc);"
