@@ -286,6 +286,19 @@ def winograd_net() -> Net:
     return net
 
 
+def winograd4_net() -> Net:
+    """F(4x4), beside a product whose weights make room for its own."""
+    net = Net(37)
+    net.output(net.op(MatMul(), net.input(1, 700), net.const(700, 2000)))
+    for ic, oc, height, width in ((32, 48, 40, 40), (64, 64, 36, 35), (64, 49, 30, 57)):
+        x = conv(net, net.input(1, 3, height, width), ic, (1, 1))
+        y = conv(net, x, oc, (3, 3), pads=(1,) * 4)
+        net.output(net.op(Relu(), y) if oc == 49 else y)
+    x = conv(net, net.input(2, 3, 41, 42), 33, (1, 1))
+    net.output(conv(net, x, 64, (3, 3), False, pads=(2, 0, 1, 2)))
+    return net
+
+
 def transposed_net() -> Net:
     net = Net(4)
     layers: list[tuple[int, int, tuple[int, int], dict[str, Any]]] = [
@@ -708,8 +721,9 @@ NETS = {
     "conv_int": int_net, "extremes": extremes_net, "conv_depthwise_int": int_depthwise_net,
     "hybrid": hybrid_net, "hybrid_depthwise": hybrid_depthwise_net,
     "conv_direct": conv_net, "conv_depthwise": depthwise_net, "conv_transposed": transposed_net,
-    "conv_winograd": winograd_net, "blocked": blocked_net, "in_place": in_place_net,
-    "norm": norm_net, "pool": pool_net, "matmul_packed": matmul_net,
+    "conv_winograd": winograd_net, "conv_winograd4": winograd4_net,
+    "blocked": blocked_net, "in_place": in_place_net, "norm": norm_net, "pool": pool_net,
+    "matmul_packed": matmul_net,
     "matmul_both": both_net, "recurrent": recurrent_net, "matmul_bits": bits_net,
 }  # fmt: skip
 
@@ -722,7 +736,7 @@ FAMILY = {
 }  # fmt: skip
 """The families that take a net's outputs where they have other names than the net."""
 
-LEAST = {"conv_winograd": 10, "norm": 5, "pool": 12}
+LEAST = {"conv_winograd": 10, "conv_winograd4": 4, "norm": 5, "pool": 12}
 """How many outputs a family takes where others look cheaper for some, by the target."""
 
 

@@ -37,7 +37,8 @@ CPUS = (
     ("riscv64", "qemu-riscv64", "rv64"),
 )  # fmt: skip
 ALWAYS = {("conv_direct", "cortex-a53"), ("q_conv", "cortex-a76"), ("conv_winograd", "Haswell"),
-          ("conv_int", "Nehalem"), ("pool", "cortex-a53"), ("resize", "rv64")}  # fmt: skip
+          ("conv_int", "Nehalem"), ("conv_winograd4", "cortex-a53"),
+          ("resize", "rv64")}  # fmt: skip
 
 FAMILIES: dict[str, Callable[[], Net]] = {**NETS, **MORE}
 OPERATORS: dict[str, list[tuple[Op, Case]]] = defaultdict(list)
@@ -85,3 +86,10 @@ def test_family_on_cpu(name: str, cpu: str, run: Runner) -> None:
 @pytest.mark.parametrize(("name", "target", "qemu", "cpu"), list(cells(sorted(OPERATORS))))
 def test_operators_on_cpu(name: str, run: Runner) -> None:
     check_together(OPERATORS[name], run=run)
+
+
+@pytest.mark.slow
+def test_page_is_what_is_planned() -> None:
+    from tests.kernel.kernels_by_level import PAGE, page
+
+    assert PAGE.read_text("utf-8") == page(), "run: python -m tests.kernel.kernels_by_level"
