@@ -68,6 +68,15 @@ AI of_vi of_dot2(of_vi acc, const void *x, const void *w) {
 enum { OF_STEPS = 4 };
 typedef int8x16_t of_some;
 
+// The first two or three steps.
+AI of_some of_some_steps(const char *x, const int n) {
+  const int8x16_t two = vcombine_s8(vld1_s8((const int8_t *)x), vdup_n_s8(0));
+  if (n == 2) return two;
+  int32_t third;
+  __builtin_memcpy(&third, x + 8, 4);
+  return vreinterpretq_s8_s32(vsetq_lane_s32(third, vreinterpretq_s32_s8(two), 2));
+}
+
 // Step j of those in q, of four bytes or two i16.
 AI of_vi of_dot_lane(const int d, of_vi acc, const of_some q, const int j, const void *w) {
 #if defined(__ARM_FEATURE_DOTPROD)
@@ -85,6 +94,10 @@ AI of_vi of_dot_lane(const int d, of_vi acc, const of_some q, const int j, const
 #else
 enum { OF_STEPS = 1 };
 typedef int32_t of_some;
+AI of_some of_some_steps(const char *x, const int n) {
+  (void)x;
+  return n;
+}
 AI of_vi of_dot_lane(const int d, of_vi acc, const of_some q, const int j, const void *w) {
   (void)j;
   return d == 4 ? of_dot4(acc, &q, w) : of_dot2(acc, &q, w);
@@ -117,6 +130,16 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
           OF_UNROLL for (int t = 0; t < T; t++)
             OF_UNROLL for (int b = 0; b < B; b++)
               acc[b][t] = of_dot_lane(k.d, acc[b][t], q[t], j, wk + b * OF_LANES * 4);
+      }
+      const int left = steps - whole;
+      if (OF_STEPS > 1 && left > 1) {
+        of_some q[OF_MAX_T];
+        OF_UNROLL for (int t = 0; t < T; t++) q[t] = of_some_steps(xr + t * k.sw * k.col * size, left);
+        OF_UNROLL for (int j = 0; j < left; j++, wk += B * OF_LANES * 4)
+          OF_UNROLL for (int t = 0; t < T; t++)
+            OF_UNROLL for (int b = 0; b < B; b++)
+              acc[b][t] = of_dot_lane(k.d, acc[b][t], q[t], j, wk + b * OF_LANES * 4);
+        continue;
       }
       OF_UNROLL_STEPS for (int i = whole; i < steps; i++, xr += 4, wk += B * OF_LANES * 4)
         OF_UNROLL for (int t = 0; t < T; t++) {
