@@ -25,6 +25,8 @@ from onefold.ir.scalar import (
 from onefold.ir.types import TensorType
 
 SIMD = "OF_SIMD"
+SHORT = "OF_SHORT"
+SHORT_LIMIT = range(5, 100)
 LANE_LIMIT = 64  # sums that are made at once
 BLOCK_LIMIT = 2048  # where they are a block of channels
 CUT = 16  # elements that lie next to each other are shared in multiples of so many
@@ -234,7 +236,11 @@ def _loops(
         if k == 0:
             by_lane = bool(lanes) or (out.tensor.layout > 0 and c is part.counters[-1])
             by_lane |= out.tensor.rounded is not None
-            body = [*lanes, *([simd(out.tensor)] if by_lane else []), *body]
+            if by_lane:
+                body = [simd(out.tensor), *body]
+            elif _short(c, value, target(index)):
+                body = [SHORT, *body]
+            body = [*lanes, *body]
     body = [*bounds, *body]
     bound = {c.name for c in loops} | _reduce_counters(value)
     symbols = tuple(s for n, s in sorted(writer.symbols.items()) if n not in bound)
@@ -304,6 +310,21 @@ def _by_lane(s: Reduce, lane: Sym) -> bool:
         if isinstance(part, Load):
             steps.append(dims.coefficient(address(part.value.tensor, part.index), lane))
     return all(d in (0, 1) for d in steps) and 1 in steps
+
+
+def _short(lane: Sym, value: Scalar, to: Dim) -> bool:
+    """Whether the innermost loop is one of few elements that do not fill vectors, next to each
+    other in all that it reads and writes: what is left over then takes most of the time."""
+    extent = lane.extent
+    if not isinstance(extent, int) or extent not in SHORT_LIMIT or extent % 16 == 0:
+        return False
+    steps = [dims.coefficient(to, lane)]
+    for part in walk(value):
+        if isinstance(part, Reduce | Select):
+            return False
+        if isinstance(part, Load):
+            steps.append(dims.coefficient(address(part.value.tensor, part.index), lane))
+    return steps[0] == 1 and all(d in (0, 1) for d in steps)
 
 
 def _divides(s: Reduce) -> bool:

@@ -43,6 +43,12 @@ AI uint8_t of_wrap_u2(int32_t x) { return (uint8_t)(x & 3); }
 
 // A loop over lanes that lie next to each other: vector operations, as wide as the machine has them.
 #define OF_SIMD _Pragma("clang loop unroll(disable) vectorize(enable) interleave(disable)")
+// The same for so few lanes that those beyond whole vectors matter: masks leave them out, where the machine has them.
+#ifdef __AVX512BW__
+#define OF_SHORT _Pragma("clang loop vectorize_predicate(enable)")
+#else
+#define OF_SHORT
+#endif
 // The same in vectors of sixteen, also where the compiler expects less of them.
 #define OF_SIMD16 _Pragma("clang loop unroll(disable) vectorize(enable) interleave(disable) vectorize_width(16)")
 // A loop that reads and writes each element at its own place, and so may work in place.

@@ -11,7 +11,7 @@ import numpy as np
 from onefold.ir import dims, dtypes
 from onefold.ir.graph import Builder, Node, Value
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Code, Lowering, Op, Refusal, axis_of, operator
+from onefold.ops.base import Case, Code, Lowering, Op, Refusal, axis_of, operator, turns
 from onefold.ops.elementwise import tensor
 from onefold.ops.formats import OnnxNode
 from onefold.ops.reduce import known
@@ -58,26 +58,87 @@ class Arg(Op):
 
     def lower(self, k: Lowering) -> Code:
         t = k.x(0)
-        kind = t.dtype.compute
-        outer, n, inner = (k.dim(d) for d in rows(t.shape, axis_of(self.axis, len(t.shape))))
-        v = k.load(0, f"(o * {n} + r) * {inner} + j")
-        test = f"v {self.better}{'=' if self.select_last_index else ''} best[j - at]"
-        if kind.is_float:
-            odd = "v != v" if self.select_last_index else "(v != v && best[j - at] == best[j - at])"
-            keep = "best[j - at] != best[j - at] && v == v"
-            test = f"!({keep}) && ({test} || {odd})"
-        return Code(f"""
-for (ix o = 0; o < {outer}; o++) {{
-  for (ix at = 0; at < {inner}; at += 64) {{
-    const ix end = of_min_ix(at + 64, {inner});
-    {kind.ctype} best[64];
-    int64_t where[64];
+        outer, n, inner = rows(t.shape, axis_of(self.axis, len(t.shape)))
+        if inner == 1 and t.dtype in (dtypes.u8, dtypes.i8) and isinstance(n, int):
+            if 16 <= n <= 256:
+                return self._of_bytes(k, outer, n)
+        if inner == 1 and not (isinstance(n, int) and n < 2 * LANES):
+            return self._of_rows(k, outer, n)
+        return self._of_columns(k, outer, n, inner)
+
+    def _take(self, kind: dtypes.DType, best: str, equal: str) -> str:
+        """C text: whether v takes the place of the best one. equal: whether it does so where both
+        are equal."""
+        test = f"v {self.better} {best} || (v == {best} && {equal})"
+        if not kind.is_float:
+            return test
+        odd = f"(v != v && ({best} == {best} || {equal}))"
+        return f"!({best} != {best} && v == v) && ({test} || {odd})"
+
+    def _of_bytes(self, k: Lowering, outer: dims.Dim, n: int) -> Code:
+        flip = (0x80 if k.x(0).dtype is dtypes.i8 else 0) ^ (0 if self.better == ">" else 0xFF)
+        last = int(self.select_last_index)
+        call = f"of_arg_byte((const uint8_t *)x0 + o * {n}, {n}, {flip}, {last})"
+        rows = k.dim(outer)
+        text = f"{turns('0', rows)} y0[o] = {call};"
+        return Code(text, includes=("of_arg.h",), turns=rows)
+
+    def _of_rows(self, k: Lowering, outer: dims.Dim, n: dims.Dim) -> Code:
+        """Elements that lie next to each other: every LANES-th one meets the best before it."""
+        kind, size, count = k.x(0).dtype.compute, k.dim(n), k.dim(outer)
+        last = "1" if self.select_last_index else "0"
+        nearer = f"where[j] {'>' if self.select_last_index else '<'} where[0]"
+
+        def at(place: str) -> str:
+            return k.load(0, f"o * {size} + {place}")
+
+        text = f"""
+{turns("0", count)} {{
+  {kind.ctype} best[{LANES}];
+  int64_t where[{LANES}];
+  const ix lanes = of_min_ix({LANES}, {size});
+  for (ix j = 0; j < lanes; j++) {{
+    best[j] = {at("j")};
+    where[j] = j;
+  }}
+  ix r = lanes;
+  for (; r + {LANES} <= {size}; r += {LANES}) {{
+    for (ix j = 0; j < {LANES}; j++) {{
+      const {kind.ctype} v = {at("r + j")};
+      const bool take = {self._take(kind, "best[j]", last)};
+      best[j] = take ? v : best[j];
+      where[j] = take ? r + j : where[j];
+    }}
+  }}
+  for (; r < {size}; r++) {{
+    const {kind.ctype} v = {at("r")};
+    const ix j = r % {LANES};
+    if ({self._take(kind, "best[j]", last)}) best[j] = v, where[j] = r;
+  }}
+  for (ix j = 1; j < lanes; j++) {{
+    const {kind.ctype} v = best[j];
+    if ({self._take(kind, "best[0]", nearer)}) best[0] = v, where[0] = where[j];
+  }}
+  y0[o] = where[0];
+}}"""
+        return Code(text, turns=count)
+
+    def _of_columns(self, k: Lowering, outer: dims.Dim, n: dims.Dim, inner: dims.Dim) -> Code:
+        kind, size, count, width = k.x(0).dtype.compute, k.dim(n), k.dim(outer), k.dim(inner)
+        v = k.load(0, f"(o * {size} + r) * {width} + j")
+        test = self._take(kind, "best[j - at]", "1" if self.select_last_index else "0")
+        text = f"""
+{turns("0", count)} {{
+  for (ix at = 0; at < {width}; at += {LANES}) {{
+    const ix end = of_min_ix(at + {LANES}, {width});
+    {kind.ctype} best[{LANES}];
+    int64_t where[{LANES}];
     for (ix j = at; j < end; j++) {{
       const ix r = 0;
       best[j - at] = {v};
       where[j - at] = 0;
     }}
-    for (ix r = 1; r < {n}; r++) {{
+    for (ix r = 1; r < {size}; r++) {{
       for (ix j = at; j < end; j++) {{
         const {kind.ctype} v = {v};
         const bool take = {test};
@@ -85,12 +146,18 @@ for (ix o = 0; o < {outer}; o++) {{
         where[j - at] = take ? r : where[j - at];
       }}
     }}
-    for (ix j = at; j < end; j++) y0[o * {inner} + j] = where[j - at];
+    for (ix j = at; j < end; j++) y0[o * {width} + j] = where[j - at];
   }}
-}}""")
+}}"""
+        return Code(text, turns=count)
 
+
+LANES = 64
+"""Positions that are compared at once."""
 
 TIES = np.array([[2, 1, 2, 2], [np.nan, 5, np.nan, 7], [-1, -1, 0, -3]], np.float32)
+ODD = np.tile(TIES, (1, 50))
+ODD[0, [60, 124, 188]] = 9
 ARG_CASES: tuple[Case, ...] = (
     Case((((3, 5, 7), "f32"),), {"axis": 1}),
     Case((((3, 5, 7), "i8"),), {"axis": -1, "keepdims": False}),
@@ -98,6 +165,14 @@ ARG_CASES: tuple[Case, ...] = (
     Case((TIES,), {"axis": 1, "select_last_index": True}),
     Case((((2, 3, 70), "f16"),), {"axis": 0, "select_last_index": True}),
     Case((((9,), "u64"),)),
+    Case((((5, 21), "u8"),), {"axis": 1}),
+    Case((((40, 33), "i8"),), {"axis": 1, "select_last_index": True}),
+    Case((((300, 16), "u8"),), {"axis": 1, "select_last_index": True}),
+    Case((((2, 300), "i16"),), {"axis": 1}),
+    Case((((2, 500), "u8"),), {"axis": 1, "select_last_index": True}),
+    Case((((3, 203), "f32"),), {"axis": 1}),
+    Case((ODD,), {"axis": 1}),
+    Case((ODD,), {"axis": 1, "select_last_index": True}),
 )
 
 
