@@ -213,7 +213,8 @@ class IntKernel:
             return t.index(n, c, dims.add(start, y), at)
 
         x = r.pointers[0]
-        more = [f"{p}[{r.dim(n)}]" for p in r.pointers[1 : 1 + len(t.more)]]
+        given = zip(r.pointers[1:], t.more, strict=False)
+        more = [f"{p}[{0 if v.tensor.size == 1 else r.dim(n)}]" for p, v in given]
         names = r.pointers[3 + len(more) : 3 + len(more) + len(t.end.arrays())]
         plane = Plane(self.m.lanes, 1, self.channels, rows, self.columns, index)
         if self.unit > 1:
@@ -234,7 +235,7 @@ class IntKernel:
         if self.direct:
             lines = [f"const {self.ctype} *const p = {x} + {source};"]
         else:
-            zero = more[1] if t.moving else ""
+            zero = more[-1] if t.moving else ""
             lines = [*self.before(r, n), *self._prepared(r, x, source, start, zero)]
         lines += self._seen(r, rows) if self.more else []
         lines.append(tiling.body(()))

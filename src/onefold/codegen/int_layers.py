@@ -15,7 +15,9 @@ from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.dtypes import DType
 from onefold.ir.graph import Array, Node, Value
+from onefold.ops.conv import ConvInteger
 from onefold.ops.hybrid import DynamicQuantize, Hybrid, HybridDepthwiseConv2D, HybridWindow
+from onefold.ops.matmul import MatMulInteger
 from onefold.ops.quant_conv import QuantContraction, QuantDepthwiseConv2D, QuantWindow
 from onefold.ops.quantized import BIAS, MULTIPLIER, W_ZERO, X_ZERO, Y_ZERO, QConv, QMatMul
 
@@ -87,8 +89,28 @@ class DynamicScale:
         return self.factor.astype(np.float32), bias, self.total.astype(np.int32)
 
     def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
-        ends = f"{', '.join(arrays)}, {more[0]}, {more[1] if layer.moving else 0}"
+        ends = f"{', '.join(arrays)}, {more[0]}, {more[-1] if layer.moving else 0}"
         return f"of_end_dynamic({{}}, {seen}, {ends}, q);"
+
+
+@dataclass(frozen=True)
+class PlainSum:
+    """ONNX's products of integers: sums as they are, less the share of a zero point of the input
+    that is found out at run time. total: of the weights of each channel, where that is so."""
+
+    total: Array | None = None
+
+    refused = ""
+
+    def arrays(self) -> tuple[Array, ...]:
+        return () if self.total is None else (self.total.astype(np.int32),)
+
+    def call(self, arrays: Sequence[str], more: Sequence[str], layer: Layer, seen: str) -> str:
+        ends = f"{arrays[0]}, {more[-1]}" if layer.moving else "0, 0"
+        return f"of_end_sum({{}}, {seen}, {ends}, q);"
+
+
+End = FixedPoint | FloatScale | DynamicScale | PlainSum
 
 
 def _once_where_equal(*arrays: Array) -> tuple[Array, ...]:
@@ -102,8 +124,8 @@ class Layer:
     """size: rows, columns and channels of the input; steps: elements of it from a batch, row,
     column and channel to the next; weights: [channels, kh, kw, inputs of a group] less their zero
     point; index: (batch, channel, row, column) to the index of an element of the result; more: what
-    the end of a sum reads beside constants, an element for each batch: of a hybrid layer the factor
-    of its input, and the zero point where that is found out at run time."""
+    the end of a sum reads beside constants, an element for each batch or for all: of a hybrid layer
+    the factor of its input; and last the zero point, where it is moving, found out at run time."""
 
     node: Node
     batches: int
@@ -117,7 +139,7 @@ class Layer:
     lo: int
     hi: int
     dtype: DType
-    end: FixedPoint | FloatScale | DynamicScale
+    end: End
     index: Index
     strides: Pair = (1, 1)
     dilations: Pair = (1, 1)
@@ -125,6 +147,7 @@ class Layer:
     groups: int = 1
     zero_w: int = 0  # where the weights are computed
     more: tuple[Value, ...] = ()
+    moving: bool = False
 
     @property
     def x(self) -> Value:
@@ -133,11 +156,6 @@ class Layer:
     @property
     def reads(self) -> tuple[Value, ...]:
         return (self.x, *self.more)
-
-    @property
-    def moving(self) -> bool:
-        """Whether the zero point of the input is found out at run time."""
-        return len(self.more) > 1
 
     @property
     def kernel(self) -> Pair:
@@ -221,13 +239,19 @@ def layer_of(node: Node) -> Layer | str:
     if w.data is None:
         return "its weights are not constant"
     op = node.op
-    ends = (node.input(2), node.input(5)) if isinstance(op, Hybrid) else node.inputs[2:]
+    ends: Sequence[Value | None] = node.inputs[2:]
+    if isinstance(op, Hybrid):
+        ends = (node.input(2), node.input(5))
+    elif isinstance(op, (MatMulInteger, ConvInteger)):
+        ends = (node.input(3),)
     if any(v is not None and v.data is None for v in ends):
         return "its scales, zero points or bias are not constant"
     if not x.tensor.static or 0 in x.shape or 0 in node.outputs[0].shape or 0 in w.shape:
         return "its input has open sizes or is empty"
     if isinstance(op, Hybrid):
         return _hybrid(node, op)
+    if isinstance(op, (MatMulInteger, ConvInteger)):
+        return _plain(node, op)
     if isinstance(op, QConv):
         found: Layer | str = _qconv(node, op)
     elif isinstance(op, QMatMul):
@@ -256,7 +280,7 @@ def _tflite(node: Node, op: QuantContraction) -> Layer | str:
     return _windows(node, op, weights, common)
 
 
-Common = tuple[Array | None, int, int, int, int, DType, FixedPoint | DynamicScale]
+Common = tuple[Array | None, int, int, int, int, DType, End]
 """What layers have beside their shapes: `Layer.bias` to `Layer.end`."""
 
 
@@ -293,7 +317,25 @@ def _hybrid(node: Node, op: Hybrid) -> Layer:
                       lambda n, c, y, x: (n, c))  # fmt: skip
     made = node.arg(4).producer
     fixed = made is not None and isinstance(made.op, DynamicQuantize) and not made.op.asymmetric
-    return replace(layer, more=(node.arg(3),) if fixed else (node.arg(3), node.arg(4)))
+    more = (node.arg(3),) if fixed else (node.arg(3), node.arg(4))
+    return replace(layer, more=more, moving=not fixed)
+
+
+def _plain(node: Node, op: MatMulInteger | ConvInteger) -> Layer | str:
+    zero = node.input(2)
+    moving = zero is not None and zero.data is None
+    fixed = 0 if moving else _scalar(node, 2)
+    if fixed is None or (zero is not None and moving and zero.tensor.size != 1):
+        return "its zero points differ between rows"
+    common: Common = (None, fixed, 0, 0, 0, dtypes.i32, PlainSum())
+    if isinstance(op, ConvInteger):
+        layer = _convolution(node, op, node.const(3), common)
+    else:
+        layer = _product(node, node.const(3), common)
+    if isinstance(layer, str) or not moving or zero is None:
+        return layer
+    total = layer.weights.reshape(len(layer.weights), -1).sum(axis=1)
+    return replace(layer, end=PlainSum(total), more=(zero,), moving=True)
 
 
 def _scalar(node: Node, i: int) -> int | None:
@@ -312,6 +354,18 @@ def _per_channel(a: Array | None, channels: int) -> Array | None:
 
 
 def _qconv(node: Node, op: QConv) -> Layer | str:
+    out = node.outputs[0].tensor
+    zero = _scalar(node, X_ZERO)
+    factor = _per_channel(node.const(MULTIPLIER), out.ints[1])
+    if zero is None or factor is None:
+        return "its scales differ within a channel"
+    ends = (_scalar(node, Y_ZERO) or 0, *op.range(out.dtype), out.dtype, FloatScale(factor))
+    return _convolution(node, op, node.const(W_ZERO), (node.const(BIAS), zero, *ends))
+
+
+def _convolution(
+    node: Node, op: QConv | ConvInteger, wz: Array | None, common: Common
+) -> Layer | str:
     x, w = node.arg(0).tensor, node.const(1)
     assert w is not None
     axes = op.axes(node)
@@ -329,52 +383,49 @@ def _qconv(node: Node, op: QConv) -> Layer | str:
         return f"its input lies in blocks of {x.layout} channels"
     out = node.outputs[0].tensor.ints
     rows, columns = (1, *out[2:])[-2:]
-    zero = _scalar(node, X_ZERO)
-    factor = _per_channel(node.const(MULTIPLIER), out[1])
-    if zero is None or factor is None:
-        return "its scales differ within a channel"
     full = w.reshape(*w.shape[:2], *(1, *w.shape[2:])[-2:]).transpose(0, 2, 3, 1).astype(np.int32)
-    wz = node.const(W_ZERO)
     if wz is not None:
         full = full - wz.astype(np.int32).reshape(-1, 1, 1, 1)
     flat = len(axes) == 1
-    lo, hi = op.range(node.outputs[0].dtype)
     pairs = [((1, a[0]) if flat else (a[0], a[1])) for a in (
         [a.stride for a in axes], [a.dilation for a in axes])]  # fmt: skip
     begin = [int(a.begin) for a in axes]  # type: ignore[arg-type]
     return Layer(
-        node, n, (h, width, c), steps, (rows, columns, out[1]), full, node.const(BIAS), zero,
-        _scalar(node, Y_ZERO) or 0, lo, hi, node.outputs[0].dtype, FloatScale(factor),
+        node, n, (h, width, c), steps, (rows, columns, out[1]), full, *common,
         (lambda n, c, y, x: (n, c, x)) if flat else (lambda n, c, y, x: (n, c, y, x)),
         pairs[0], pairs[1], (0, begin[0]) if flat else (begin[0], begin[1]), op.group,
     )  # fmt: skip
 
 
 def _qmatmul(node: Node, op: QMatMul) -> Layer | str:
-    w = node.const(1)
-    assert w is not None
-    if node.arg(0).tensor.layout:
-        return "its input lies in channel blocks"
-    if w.ndim != 2:
-        return f"its right side has shape {list(w.shape)}"
-    k, channels = w.shape
-    lead = node.arg(0).tensor.ints[:-1]
-    rows = int(np.prod(lead))
+    out = node.outputs[0].tensor
+    channels = node.arg(1).tensor.ints[-1]
     zero = _scalar(node, X_ZERO)
     factor = _per_channel(node.const(MULTIPLIER), channels)
     bias = node.const(BIAS)
     spread = None if bias is None else _per_channel(bias, channels)
     if zero is None or factor is None or (bias is not None and spread is None):
         return "its scales, zero points or bias differ between rows"
-    wz = node.const(W_ZERO)
+    ends = (_scalar(node, Y_ZERO) or 0, *op.range(out.dtype), out.dtype, FloatScale(factor))
+    return _product(node, node.const(W_ZERO), (spread, zero, *ends))
+
+
+def _product(node: Node, wz: Array | None, common: Common) -> Layer | str:
+    w = node.const(1)
+    assert w is not None
+    if node.arg(0).tensor.layout:
+        return "its input lies in channel blocks"
+    if w.ndim != 2:
+        return f"its right side has shape {list(w.shape)}"
     if wz is not None and wz.ndim > 1:
         return "its weights have zero points of several axes"
+    k, channels = w.shape
+    lead = node.arg(0).tensor.ints[:-1]
+    rows = int(np.prod(lead))
     full = w.astype(np.int32) - (0 if wz is None else wz.astype(np.int32))
-    lo, hi = op.range(node.outputs[0].dtype)
     return Layer(
         node, 1, (1, rows, k), (0, 0, k, 1), (1, rows, channels),
-        full.T.reshape(channels, 1, 1, k), spread, zero, _scalar(node, Y_ZERO) or 0, lo, hi,
-        node.outputs[0].dtype, FloatScale(factor),
+        full.T.reshape(channels, 1, 1, k), *common,
         lambda n, c, y, x: (*dims.unravel(x, lead), c) if lead else (c,),
     )  # fmt: skip
 

@@ -191,6 +191,16 @@ AI void of_end_dynamic(const int T, const int B, const int32_t *acc, const int p
     }
 }
 
+// The same of sums that stay as they are.
+AI void of_end_sum(const int T, const int B, const int32_t *acc, const int pitch, const int32_t *seen,
+                   const int32_t *total, const int32_t zero, int32_t *q) {
+  const int room = (T + 3) / 4 * 4;
+  OF_UNROLL_FAST for (int b = 0; b < B; b++)
+    OF_UNROLL for (int t = 0; t < T; t++) OF_SIMD for (int l = 0; l < OF_LANES; l++)
+      q[(b * room + t) * OF_LANES + l] = acc[(b * pitch + t) * OF_LANES + l] + (seen ? seen[t] : 0) -
+                                         (total ? zero * total[b * OF_LANES + l] : 0);
+}
+
 // To the nearest integer, halves to even.
 AI of_vi of_rounded(of_vf x) {
 #if defined(__AVX512F__)

@@ -40,7 +40,7 @@ class IntConv(Family):
     name = "conv_int"
     ops = (
         "QuantConv2D", "QuantDepthwiseConv2D", "QuantFullyConnected", "QConv", "QMatMul",
-        "HybridConv2D", "HybridDepthwiseConv2D", "HybridMatMul",
+        "HybridConv2D", "HybridDepthwiseConv2D", "HybridMatMul", "ConvInteger", "MatMulInteger",
     )  # fmt: skip
     blocks = True
 
