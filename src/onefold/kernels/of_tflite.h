@@ -46,12 +46,11 @@ OF_INLINE int32_t of_quantize_clamped_i32(float x, int32_t lo) {
   const float r = of_round_away_f32(x);
   return r > (float)lo ? (r < 127.0f ? (int32_t)r : 127) : lo;
 }
-// the least and the greatest of n numbers
+// the least and the greatest of n numbers and 0; NaN does not count
 OF_INLINE void of_range_f32(const float *x, ptrdiff_t n, float *lo, float *hi) {
   enum { LANES = 16 };
   float least[LANES], most[LANES];
-  const float first = n ? x[0] : 0.0f;
-  for (int l = 0; l < LANES; l++) least[l] = most[l] = first;
+  for (int l = 0; l < LANES; l++) least[l] = most[l] = 0.0f;
   for (ptrdiff_t i = 0; i + LANES <= n; i += LANES)
     for (int l = 0; l < LANES; l++) {
       const float v = x[i + l];

@@ -23,10 +23,13 @@ from onefold.ops.window import Axis, all_of, check_axes
 
 F = np.float32
 
+NANS = np.array([[np.nan, 1, -2, 3], [1, 2, np.nan, 3], [np.nan] * 4], F)
+
 
 @operator
 class DynamicQuantize(Op):
-    """x [n, ...] f32 -> q i8 of x's shape, scale f32 [n], zero i32 [n] (0 unless asymmetric)."""
+    """x [n, ...] f32 -> q i8 of x's shape, scale f32 [n], zero i32 [n] (0 unless asymmetric). NaN
+    becomes the least integer."""
 
     asymmetric: bool = False
     exact: ClassVar = True
@@ -35,6 +38,8 @@ class DynamicQuantize(Op):
         Case((((2, 3, 5), "f32"),), {"asymmetric": True}, low=-1, high=4),
         Case((np.zeros((2, 4), F),), {"asymmetric": True}),
         Case((np.array([[1, np.inf, 2, -1], [3, 0, -np.inf, 1]], F),), {"asymmetric": True}),
+        Case((NANS,)),
+        Case((NANS,), {"asymmetric": True}),
     )
 
     def infer(self, n: Node) -> Sequence[TensorType]:
@@ -51,7 +56,8 @@ class DynamicQuantize(Op):
             scale, zero, inverse = (_asymmetric if self.asymmetric else _symmetric)(row)
             low = -128 if self.asymmetric else -127
             if inverse:
-                q[k] = np.clip(fx.round_away((F(zero) + row * inverse).astype(F)), low, 127)
+                real = fx.round_away((F(zero) + row * inverse).astype(F))
+                q[k] = np.clip(np.where(np.isnan(real), low, real), low, 127)
             scales.append(scale)
             zeros.append(zero)
         return q, np.array(scales, F), np.array(zeros, np.int32)
@@ -76,12 +82,12 @@ for (ix n = 0; n < {rows}; n++) {{
 
 
 def _symmetric(row: Any) -> tuple[Any, int, Any]:
-    top = np.max(np.abs(row), initial=F(0))
+    top = np.fmax.reduce(np.abs(row), axis=None, initial=F(0))
     return (F(1), 0, F(0)) if top == 0 else (F(top / F(127)), 0, F(127) / top)
 
 
 def _asymmetric(row: Any) -> tuple[Any, int, Any]:
-    lo, hi = float(np.min(row, initial=0.0)), float(np.max(row, initial=0.0))
+    lo, hi = (float(f.reduce(row, axis=None, initial=F(0))) for f in (np.fmin, np.fmax))
     if lo == hi:
         return F(1), 0, F(0)
     scale = (hi - lo) / 255.0

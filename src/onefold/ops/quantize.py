@@ -13,7 +13,7 @@ from onefold.ir.dtypes import DType
 from onefold.ir.graph import Array, Builder, Node, Value
 from onefold.ir.scalar import Scalar, TensorExpr
 from onefold.ir.types import TensorType
-from onefold.ops.base import Case, Lowering, Op, Refusal, operator, true_axis
+from onefold.ops.base import Case, Code, Lowering, Op, Refusal, operator, true_axis
 from onefold.ops.convert import convert
 from onefold.ops.elementwise import tensor
 from onefold.ops.formats import OnnxNode
@@ -215,3 +215,43 @@ class QuantizeLinear(Op):
         to = n.dtype("output_dtype") or (dtypes.u8 if zero is None else zero.dtype)
         op = cls(**fields, to=to, precision=n.dtype("precision"))
         return b.ops(op, *n.inputs, name=n.output_names)
+
+
+@operator
+class DynamicRange(Op):
+    """x f32 -> the scale f32 and the zero point u8 that quantize what x holds, and 0; the scale is
+    1 where that is all the same. NaN does not count."""
+
+    exact: ClassVar = True
+    cases: ClassVar = (
+        Case((((3, 50), "f32"),)),
+        Case((((5,), "f32"),), low=1, high=4),
+        Case((((2, 21), "f32"),), low=-4, high=-1),
+        Case((np.zeros((2, 3), np.float32),)),
+        Case((np.array([np.nan, 3, *[-1] * 40, np.nan], np.float32),)),
+        Case((np.array([1, -np.inf, 2], np.float32),)),
+    )
+
+    def infer(self, n: Node) -> Sequence[TensorType]:
+        x = tensor(n, 0)
+        if x.dtype is not dtypes.f32:
+            raise Refusal(f"it takes f32, not {x.dtype}")
+        return [TensorType((), dtypes.f32), TensorType((), dtypes.u8)]
+
+    def ref(self, n: Node, x: Any) -> Any:
+        low, high = (f.reduce(x, axis=None, initial=np.float32(0)) for f in (np.fmin, np.fmax))
+        step = np.float32((high - low) / np.float32(255))
+        scale = np.float32(1) if step == 0 else step
+        with np.errstate(invalid="ignore"):
+            point = np.rint((np.float32(0) - low) / scale)
+        whole = np.uint8(0) if np.isnan(point) else np.uint8(np.clip(point, 0, 255))
+        return np.asarray(scale), np.asarray(whole)
+
+    def lower(self, k: Lowering) -> Code:
+        return Code(f"""
+float lo, hi;
+of_range_f32(x0, {k.dim(dims.product(k.x(0).shape))}, &lo, &hi);
+const float step = (hi - lo) / 255.0f;
+y0[0] = step == 0.0f ? 1.0f : step;
+const float point = of_round_even_f32((0.0f - lo) / y0[0]);
+y1[0] = point > 0.0f ? (uint8_t)(point < 255.0f ? point : 255.0f) : 0;""")

@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from onefold.frontend.onnx.rules import rule
-from onefold.ir import dtypes
 from onefold.ir.graph import Builder, Value
 from onefold.ops.activation import LeakyRelu, Sigmoid
 from onefold.ops.base import Refusal, axis_of
-from onefold.ops.cast import Cast
-from onefold.ops.elementwise import Add, Clip, Div, Max, Min, Mul, Sub
+from onefold.ops.elementwise import Add, Mul
 from onefold.ops.formats import OnnxNode
-from onefold.ops.logic import Equal, Where
-from onefold.ops.quantize import DequantizeLinear, QuantizeLinear
-from onefold.ops.reduce import ReduceMax, ReduceMean, ReduceMin
+from onefold.ops.quantize import DequantizeLinear, DynamicRange, QuantizeLinear
+from onefold.ops.reduce import ReduceMean
 from onefold.ops.softmax import Softmax
-from onefold.ops.unary import Round
 
 
 def dequantized(b: Builder, n: OnnxNode, first: int, axis: int = 1) -> Value:
@@ -40,18 +36,8 @@ def quantized(b: Builder, n: OnnxNode, y: Value, first: int) -> list[Value]:
 def dynamic_quantize_linear(n: OnnxNode, b: Builder) -> Sequence[Value]:
     """uint8 over the range of the data, which is made to hold 0; a tensor of zeros has scale 1."""
     x = n.tensor(0)
-    if not x.dtype.is_float:
-        raise Refusal(f"it takes floats, not {x.dtype.long}")
-    zero, one = b.const(0, x.dtype), b.const(1, x.dtype)
-    low = b.op(Min(), b.op(ReduceMin(None, False), x), zero)
-    high = b.op(Max(), b.op(ReduceMax(None, False), x), zero)
-    step = b.op(Div(), b.op(Sub(), high, low), b.const(255, x.dtype))
-    scale = b.op(Where(), b.op(Equal(), step, zero), one, step, name=n.output_names[1:2])
-    point = b.op(Round(), b.op(Div(), b.op(Sub(), zero, low), scale))
-    point = b.op(Clip(), point, zero, b.const(255, x.dtype))
-    point = b.op(Cast(dtypes.u8), point, name=n.output_names[2:3])
-    y = b.op(QuantizeLinear(), x, scale, point, name=n.output_names[0])
-    return [y, scale, point]
+    scale, point = b.ops(DynamicRange(), x, name=n.output_names[1:3])
+    return [b.op(QuantizeLinear(), x, scale, point, name=n.output_names[0]), scale, point]
 
 
 def _two(n: OnnxNode, b: Builder, op: Add | Mul) -> list[Value]:
