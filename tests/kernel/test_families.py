@@ -24,7 +24,7 @@ from onefold.ir.graph import Builder, Graph, Origin, Value
 from onefold.ir.types import TensorType
 from onefold.ops.activation import Relu, Sigmoid
 from onefold.ops.base import Op
-from onefold.ops.conv import Conv, ConvTranspose
+from onefold.ops.conv import Conv, ConvInteger, ConvTranspose
 from onefold.ops.elementwise import Add, Mul
 from onefold.ops.hybrid import (
     DynamicQuantize,
@@ -32,7 +32,7 @@ from onefold.ops.hybrid import (
     HybridDepthwiseConv2D,
     HybridMatMul,
 )
-from onefold.ops.matmul import Gemm, MatMul
+from onefold.ops.matmul import Gemm, MatMul, MatMulInteger
 from onefold.ops.movement import Concat
 from onefold.ops.nbits import MatMulNBits
 from onefold.ops.normalize import ChannelNormalization
@@ -662,6 +662,33 @@ def q_tiles_net() -> Net:
     return net
 
 
+def plain_net() -> Net:
+    """ONNX's sums of integers as they are: zero points that are constant, computed, or none, and
+    weights of either kind, less zero points that take them beyond bytes."""
+    net = Net(17)
+
+    def summed(x: Value, w: tuple[int, ...], moving: bool, op: Op, kind: str = "i8") -> Value:
+        rng, k, t = net.rng, net.builder, dtypes.BY_NAME[kind]
+        product = isinstance(op, MatMulInteger)
+        weights = rng.integers(t.lo, t.hi + 1, w).astype(t.numpy)
+        zeros = rng.integers(t.lo, t.hi + 1, w[1] if product else w[0]).astype(t.numpy)
+        zero = net.integers(kind=x.dtype.name) if moving else k.const(np.array(99, x.dtype.numpy))
+        own = k.const(zeros) if kind == "u8" or w[0] % 2 else None
+        return net.op(op, x, k.const(weights), zero if moving or w[0] % 3 else None, own)
+
+    for kind, moving in itertools.product(("i8", "u8"), (False, True)):
+        for shape, n in (((3, 64), 17), ((1, 640), 33), ((2, 3, 7), 16), ((9,), 5)):
+            for other in ("i8", "u8"):
+                x = net.integers(*shape, kind=kind)
+                net.output(summed(x, (shape[-1], n), moving, MatMulInteger(), other))
+        x = net.integers(2, 5, 6, 7, kind=kind)
+        net.output(summed(x, (19, 5, 3, 2), moving, ConvInteger(pads=(1, 0, 1, 2))))
+        net.output(summed(x, (8, 5, 1, 1), moving, ConvInteger(strides=(2, 1)), "u8"))
+        x = net.integers(1, 4, 20, kind=kind)
+        net.output(summed(x, (16, 4, 3), moving, ConvInteger(dilations=(2,), pads=(1, 2))))
+    return net
+
+
 def q_both_net() -> Net:
     """Integer products of two computed matrices."""
     net = Net(15)
@@ -717,6 +744,7 @@ def q_depthwise_net() -> Net:
 
 NETS = {
     "q_conv": q_conv_net, "q_tiles": q_tiles_net, "q_depthwise": q_depthwise_net,
+    "plain": plain_net,
     "lookup": lookup_net, "matmul_both_int": q_both_net,
     "conv_int": int_net, "extremes": extremes_net, "conv_depthwise_int": int_depthwise_net,
     "hybrid": hybrid_net, "hybrid_depthwise": hybrid_depthwise_net,
@@ -729,6 +757,7 @@ NETS = {
 
 
 FAMILY = {
+    "plain": ("conv_int", "conv_tiles"),
     "q_conv": ("conv_int", "conv_tiles"), "q_tiles": ("conv_int", "conv_tiles"),
     "conv_int": ("conv_int", "conv_tiles"), "extremes": ("conv_int", "conv_tiles"),
     "q_depthwise": ("conv_depthwise_int",), "hybrid": ("conv_int", "conv_tiles"),
@@ -761,7 +790,8 @@ def test_family(name: str, target: str, tmp_path: Path) -> None:
 @pytest.mark.emulator
 @pytest.mark.parametrize(("name", "target"), [
     *((n, "arm64") for n in NETS), ("conv_int", "arm64+dotprod"), ("extremes", "arm64+dotprod"),
-    *((n, "arm64+dotprod+i8mm") for n in ("conv_int", "extremes", "q_conv", "q_tiles", "hybrid")),
+    *((n, "arm64+dotprod+i8mm")
+      for n in ("conv_int", "extremes", "q_conv", "q_tiles", "hybrid", "plain")),
 ])  # fmt: skip
 def test_family_on_arm64(name: str, target: str, tmp_path: Path) -> None:
     t = find(target)
