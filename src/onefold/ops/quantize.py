@@ -235,7 +235,7 @@ class DynamicRange(Op):
     def infer(self, n: Node) -> Sequence[TensorType]:
         x = tensor(n, 0)
         if x.dtype is not dtypes.f32:
-            raise Refusal(f"it takes f32, not {x.dtype}")
+            raise Refusal(f"it takes float32, not {x.dtype.long}")
         return [TensorType((), dtypes.f32), TensorType((), dtypes.u8)]
 
     def ref(self, n: Node, x: Any) -> Any:
