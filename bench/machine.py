@@ -63,8 +63,8 @@ API long rate_int8(long turns) {
   return 2 * BYTES * CHAINS;
 #elif defined(__AVX2__)
   __m256i one = _mm256_set1_epi16(1);
-  LOOP(vi, (vi){}, (vi)_mm256_add_epi32((__m256i)a[i], _mm256_madd_epi16(one,
-       _mm256_maddubs_epi16((__m256i)b, (__m256i)c))))
+  LOOP(vi, b, (vi)_mm256_add_epi32((__m256i)a[i], _mm256_madd_epi16(one,
+       _mm256_maddubs_epi16((__m256i)a[i], (__m256i)c))))
   return 2 * BYTES * CHAINS;
 #elif defined(__ARM_FEATURE_MATMUL_INT8)
   LOOP(vi, (vi){}, (vi)vmmlaq_s32((int32x4_t)a[i], (int8x16_t)b, (int8x16_t)c))

@@ -22,10 +22,12 @@ pytestmark = pytest.mark.toolchain
 
 X86 = "x86-64-v2+v3+v4"
 ARM = "arm64+dotprod+i8mm"
+SHORT = "x86-64-v3+avxvnni"
 KWS = DATA / "models" / "tflite" / "kws_ref_model.tflite"
 
 CPUS = [
     (X86, "qemu-x86_64", "Nehalem", "v2"), (X86, "qemu-x86_64", "Haswell", "v3"),
+    (SHORT, "qemu-x86_64", "Haswell", "v3"),
     (ARM, "qemu-aarch64", "cortex-a53", "arm64"), (ARM, "qemu-aarch64", "cortex-a76", "dotprod"),
     (ARM, "qemu-aarch64", "max", "i8mm"),
 ]  # fmt: skip
@@ -46,7 +48,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """The demo's network for each family of CPUs."""
     model = onefold.load(DIGITS)
     return {t: build(model, t, tmp_path_factory.mktemp("levels"), prefix="net", measure=False)
-            for t in (X86, ARM)}  # fmt: skip
+            for t in (X86, ARM, SHORT)}  # fmt: skip
 
 
 def image() -> np.ndarray:
@@ -116,6 +118,16 @@ def test_a_lower_level_may_be_asked_for(word: str, bundles: dict[str, Bundle]) -
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(output(bundles[X86]), expected(), atol=2e-6)
     assert level_on(bundles[X86], [], ONEFOLD_LEVEL=word) == ["v2", "v3", "v4"].index(word)
+
+
+def test_a_feature_makes_a_level(bundles: dict[str, Bundle]) -> None:
+    if not runs_here(find(SHORT)):
+        pytest.skip(f"this machine is below {SHORT}")
+    assert level_on(bundles[SHORT], []) == 1
+    assert level_on(bundles[SHORT], [], ONEFOLD_LEVEL="v3") == 0
+    done = run(bundles[SHORT], [])
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(output(bundles[SHORT]), expected(), atol=2e-6)
 
 
 @pytest.mark.emulator

@@ -769,10 +769,17 @@ LEAST = {"conv_winograd": 10, "conv_winograd4": 4, "norm": 5, "pool": 12}
 """How many outputs a family takes where others look cheaper for some, by the target."""
 
 
+INTEGERS = ("conv_int", "extremes", "conv_depthwise_int", "q_conv", "q_depthwise", "q_tiles",
+            "hybrid", "hybrid_depthwise")  # fmt: skip
+"""Nets whose kernels differ by what multiplies bytes."""
+
+
 def cells() -> Iterator[tuple[str, str]]:
     for name in NETS:
         for target in HOSTS:
             yield name, target
+        if name in INTEGERS:
+            yield name, "x86-64-v3+avxvnni"
 
 
 @pytest.mark.parametrize(("name", "target"), list(cells()))

@@ -52,13 +52,20 @@ class Form:
 def forms_of(target: Target, x: DType, weights: Array) -> list[Form]:
     """The dot products of the machine where the weights fit into bytes, else products of i16."""
     if fit_bytes(weights):
-        if "avx512vnni" in target.features:
+        if has_dots(target):
             return [Form(4, "u8")]
         if "i8mm" in target.features:  # takes either kind as it is
             return [Form(8, x.name, two=True), Form(4, "i8")]
         if "dotprod" in target.features:
             return [Form(4, "i8")]
     return [Form(2, "i16", target.arch == "x86_64")]
+
+
+def has_dots(target: Target) -> bool:
+    """Whether x86 has dot products of u8 and i8 for whole vectors."""
+    return "avx512vnni" in target.features or (
+        "avxvnni" in target.features and "avx512f" not in target.features
+    )
 
 
 def fit_bytes(weights: Array) -> bool:

@@ -96,7 +96,7 @@ class Loop:
 
 
 def name_of(line: str) -> str:
-    return line.split(None, 1)[0]
+    return line.removeprefix("{vex}").split(None, 1)[0]
 
 
 def kind_of(line: str) -> str:

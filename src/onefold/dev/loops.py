@@ -61,6 +61,7 @@ CORES = {
     "haswell": Core("Haswell", "x86-64-v3", "haswell"),
     "skylake": Core("Skylake", "x86-64-v3", "skylake"),
     "zen3": Core("Zen 3", "x86-64-v3", "znver3"),
+    "alderlake": Core("Alder Lake", "x86-64-v3+avxvnni", "alderlake"),
     "icelake": Core("Ice Lake (server)", "x86-64-v4+avx512vnni", "icelake-server"),
 }
 
@@ -69,6 +70,7 @@ EXPECTED = {
     ("aarch64", "f32"): ("fmla",),
     ("x86_64", "f32"): ("vfmadd213ps", "vfmadd231ps"),
     ("avx512vnni", "int8"): ("vpdpbusd",),
+    ("avxvnni", "int8"): ("vpdpbusd",),
     ("i8mm", "int8"): ("smmla",),
     ("dotprod", "int8"): ("sdot by element", "sdot"),
     ("x86_64", "int8"): ("vpmaddwd",),

@@ -3,14 +3,16 @@
 // The input is prepared first: copied into scratch memory with its border filled in, as the type that the dot product
 // of the machine takes. A row of the window is then a run of elements that lie next to each other, and no step has to
 // look for edges. Weights are packed [kh][kw][run / D][B][lanes][D], where D elements meet in one step:
-//   of_dot4: bytes, four at a time (AVX-512 VNNI: u8 times i8; Arm dot product: i8 times i8)
+//   of_dot4: bytes, four at a time (AVX-512 VNNI, AVX-VNNI: u8 times i8; Arm dot product: i8 times i8)
 //   of_dot2: i16, two at a time (x86), or one after the other elsewhere
 //   of_matrix: bytes, eight at a time of two columns and two channels (Arm matrix products)
 #pragma once
 #include "of_int_ends.h"
 
-// Sixteen registers do not hold what the compiler loads ahead of four steps.
-#if defined(__x86_64__) && !defined(__AVX512F__)
+// Sixteen registers do not hold what the compiler loads ahead of four steps, nor of two where a step fills them.
+#if defined(__AVXVNNI__) && !defined(__AVX512F__)
+#define OF_UNROLL_STEPS OF_ROLLED
+#elif defined(__x86_64__) && !defined(__AVX512F__)
 #define OF_UNROLL_STEPS OF_UNROLL2
 #else
 #define OF_UNROLL_STEPS OF_UNROLL4
@@ -18,14 +20,30 @@
 
 typedef int16_t of_vh __attribute__((vector_size(OF_LANES * 2), may_alias));
 typedef int16_t of_vhu __attribute__((vector_size(OF_LANES * 2), aligned(2), may_alias));
+typedef int32_t of_viu __attribute__((vector_size(OF_LANES * 4), aligned(1), may_alias));
 
 AI of_vi of_all_i32(int32_t x) { return x - (of_vi){0}; }
 
+// Sums of four products of u8 and i8 in each lane.
 #if defined(__AVX512VNNI__)
+#define OF_HAS_DOTS 1
+AI of_vi of_dots(of_vi acc, of_vi x, of_vi w) {
+  return (of_vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)x, (__m512i)w);
+}
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+#define OF_HAS_DOTS 1
+AI of_vi of_dots(of_vi acc, of_vi x, of_vi w) {
+  return (of_vi)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)x, (__m256i)w);
+}
+#else
+#define OF_HAS_DOTS 0
+#endif
+
+#if OF_HAS_DOTS
 AI of_vi of_dot4(of_vi acc, const void *x, const void *w) {
   int32_t q;
   __builtin_memcpy(&q, x, 4);
-  return (of_vi)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(q), _mm512_load_si512(w));
+  return of_dots(acc, of_all_i32(q), *(const of_vi *)w);
 }
 #elif defined(__ARM_FEATURE_DOTPROD)
 AI of_vi of_dot4(of_vi acc, const void *x, const void *w) {
@@ -40,6 +58,21 @@ AI of_vi of_dot4(of_vi acc, const void *x, const void *w) {
     for (int j = 0; j < 4; j++) acc[l] += p[j] * q[l * 4 + j];
   return acc;
 }
+#endif
+
+// The same for a tile whose sums, weights and column fill all registers, so that no column can be loaded ahead: the
+// last vector of weights is read from memory.
+#if OF_HAS_DOTS && OF_LANES == 8
+#define OF_FULL(T, B) ((T) * (B) + (B) + 1 == 16)
+AI of_vi of_dot4_direct(of_vi acc, const void *x, const void *w) {
+  int32_t q;
+  __builtin_memcpy(&q, x, 4);
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(of_all_i32(q)), "m"(*(const of_vi *)w));
+  return acc;
+}
+#else
+#define OF_FULL(T, B) false
+#define of_dot4_direct of_dot4
 #endif
 
 AI of_vi of_dot2(of_vi acc, const void *x, const void *w) {
@@ -146,7 +179,8 @@ AI void of_conv_int_tile(const struct of_conv_int k, const int T, const int B, i
           const char *xt = xr + t * k.sw * k.col * size;
           OF_UNROLL for (int b = 0; b < B; b++) {
             const char *wb = wk + b * OF_LANES * 4;
-            acc[b][t] = k.d == 4 ? of_dot4(acc[b][t], xt, wb) : of_dot2(acc[b][t], xt, wb);
+            acc[b][t] = k.d == 2 ? of_dot2(acc[b][t], xt, wb)
+                        : OF_FULL(T, B) && b == B - 1 ? of_dot4_direct(acc[b][t], xt, wb) : of_dot4(acc[b][t], xt, wb);
           }
         }
     }
@@ -219,13 +253,12 @@ AI void of_conv_int_pairs(const struct of_conv_int k, const int T, const int B, 
 // The sum of n bytes, unsigned or not, spread over lanes, on top of acc.
 AI of_vi of_sum_bytes(of_vi acc, const char *x, const int n, const bool u) {
   int i = 0;
+#if OF_HAS_DOTS
+  const of_vi ones = of_all_i32(0x01010101);
+  for (; i + 4 * OF_LANES <= n; i += 4 * OF_LANES) acc = of_dots(acc, *(const of_viu *)(x + i), ones);
+#endif
 #if defined(__AVX512VNNI__)
-  const __m512i ones = _mm512_set1_epi8(1);
-  for (; i + 64 <= n; i += 64) acc = (of_vi)_mm512_dpbusd_epi32((__m512i)acc, _mm512_loadu_si512(x + i), ones);
-  if (i < n) {
-    const __m512i rest = _mm512_maskz_loadu_epi8(~0ull >> (64 - (n - i)), x + i);
-    acc = (of_vi)_mm512_dpbusd_epi32((__m512i)acc, rest, ones);
-  }
+  if (i < n) acc = of_dots(acc, (of_vi)_mm512_maskz_loadu_epi8(~0ull >> (64 - (n - i)), x + i), ones);
 #else
 #if defined(__ARM_FEATURE_DOTPROD)
   for (; i + 16 <= n; i += 16)
@@ -260,6 +293,7 @@ __attribute__((unused, noinline)) static void of_seen(const struct of_windows *k
 }
 
 typedef uint8_t of_v16 __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint8_t of_v8 __attribute__((vector_size(8), aligned(1), may_alias));
 
 struct of_image {
   int h, w, c, top, left, rows, cols, col;  // rows, cols: with the border; col: elements of a column
@@ -275,6 +309,9 @@ struct of_image {
     else if (c == 16 && k.sc == 1 && sizeof(TO) == 1) /* sums of bytes wrap */                   \
       for (ix i = 0; i < k.w; i++)                                                               \
         *(of_v16 *)(to + i * 16) = *(const of_v16 *)(x + i * k.sx) + (uint8_t)add;               \
+    else if (c == 8 && k.sc == 1 && sizeof(TO) == 1)                                             \
+      for (ix i = 0; i < k.w; i++)                                                               \
+        *(of_v8 *)(to + i * k.col) = *(const of_v8 *)(x + i * k.sx) + (uint8_t)add;              \
     else if (c <= 4) /* a few planes, interleaved; what is unused is written, so that all is */  \
       for (ix i = 0; i < k.w; i++)                                                               \
         OF_UNROLL for (int j = 0; j < k.col; j++)                                                \
@@ -368,41 +405,46 @@ AI void of_depthwise_int_pair(const struct of_conv_int k, const int T, ix oy, ix
 }
 #endif
 
-// Depthwise with bytes: a load of four columns of sixteen channels, turned into four taps of sixteen channels, meets
-// weights [kh][share][groups][16][4] of so many outputs at once whose windows lie within the groups of four columns.
+// Depthwise with bytes: a load of four columns of a vector of channels, turned into four taps of each channel, meets
+// weights [kh][share][groups][lanes][4] of so many outputs at once whose windows lie within the groups of four columns.
 struct of_depthwise_dot { int kh, sh, sw, row, groups, share; };  // row: bytes of the prepared image from row to row
 
-#if defined(__AVX512VNNI__)
-AI __m512i of_spread(const uint8_t *x) {
+#if OF_HAS_DOTS
+AI of_vi of_spread(const uint8_t *x) {
+#if OF_LANES == 8
+  const __m256i words = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+  const __m256i bytes = _mm256_broadcastsi128_si256(_mm_setr_epi32(0x0c080400, 0x0d090501, 0x0e0a0602, 0x0f0b0703));
+  return (of_vi)_mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const void *)x), words), bytes);
+#else
   const __m512i v = _mm512_loadu_si512(x);
 #if defined(__AVX512VBMI__)
   const __m512i at = _mm512_set_epi32(
       0x3f2f1f0f, 0x3e2e1e0e, 0x3d2d1d0d, 0x3c2c1c0c, 0x3b2b1b0b, 0x3a2a1a0a, 0x39291909, 0x38281808, 0x37271707,
       0x36261606, 0x35251505, 0x34241404, 0x33231303, 0x32221202, 0x31211101, 0x30201000);
-  return _mm512_permutexvar_epi8(at, v);
+  return (of_vi)_mm512_permutexvar_epi8(at, v);
 #else
   const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const __m512i bytes = _mm512_set4_epi32(0x0f0b0703, 0x0e0a0602, 0x0d090501, 0x0c080400);
-  return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, v), bytes);
+  return (of_vi)_mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, v), bytes);
+#endif
 #endif
 }
 
-// out[T][16] for one block of channels; x is the prepared image of that block
+// out[T][lanes] for one block of channels; x is the prepared image of that block
 AI void of_depthwise_dot_tile(const struct of_depthwise_dot k, const int T, ix oy, ix ox, const uint8_t *x,
                               const int8_t *w, const int32_t *bias, int32_t *out) {
-  __m512i acc[OF_MAX_T];
-  OF_UNROLL for (int t = 0; t < T; t++) acc[t] = _mm512_load_si512(bias);
+  of_vi acc[OF_MAX_T];
+  OF_UNROLL for (int t = 0; t < T; t++) acc[t] = *(const of_vi *)bias;
   OF_UNROLL_FAST for (int ky = 0; ky < k.kh; ky++) {
-    const uint8_t *xr = x + (oy * k.sh + ky) * k.row + ox * k.sw * 16;
-    const int8_t *wr = w + ky * k.share * k.groups * 64;
+    const uint8_t *xr = x + (oy * k.sh + ky) * k.row + ox * k.sw * OF_LANES;
+    const of_vi *wr = (const of_vi *)w + ky * k.share * k.groups;
     OF_UNROLL for (int t = 0; t < T; t += k.share)
       OF_UNROLL for (int g = 0; g < k.groups; g++) {
-        const __m512i q = of_spread(xr + (t * k.sw + g * 4) * 16);
+        const of_vi q = of_spread(xr + (t * k.sw + g * 4) * OF_LANES);
         OF_UNROLL for (int s = 0; s < k.share; s++)
-          if (t + s < T)
-            acc[t + s] = _mm512_dpbusd_epi32(acc[t + s], q, _mm512_load_si512(wr + (s * k.groups + g) * 64));
+          if (t + s < T) acc[t + s] = of_dots(acc[t + s], q, wr[s * k.groups + g]);
       }
   }
-  OF_UNROLL for (int t = 0; t < T; t++) _mm512_storeu_si512(out + t * OF_LANES, acc[t]);
+  OF_UNROLL for (int t = 0; t < T; t++) *(of_vi *)(out + t * OF_LANES) = acc[t];
 }
 #endif

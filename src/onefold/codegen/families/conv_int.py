@@ -57,12 +57,14 @@ class IntConv(Family):
 
 
 def _room(m: Machine, form: Form) -> Machine:
-    """What is left to tiles where products are made in a register before they are added, and what
-    they have where two columns are multiplied at once."""
+    """What tiles have where two columns are multiplied at once, or a step is one instruction on
+    sixteen registers; less where products are made in a register before they are added."""
     if form.two:
         return PAIRED
-    apart = form.step == 2 and form.interleaved and m.lanes < 16
-    return replace(m, registers=m.registers - 2) if apart else m
+    if m.lanes != 8:
+        apart = form.step == 2 and form.interleaved and m.lanes < 16
+        return replace(m, registers=m.registers - 2) if apart else m
+    return replace(m, registers=12) if form.step == 2 else replace(m, registers=16, latency=10)
 
 
 class _Conv(IntKernel):

@@ -8,7 +8,7 @@ import numpy as np
 
 from onefold.codegen.families.depthwise import widths
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.int_kernel import Form, IntKernel, find, fit_bytes
+from onefold.codegen.int_kernel import Form, IntKernel, find, fit_bytes, has_dots
 from onefold.codegen.int_layers import Layer
 from onefold.codegen.tiles import Machine, Run, Tile, copies_of, groups_of, padded
 from onefold.ir import dims
@@ -73,44 +73,47 @@ class _ByChannel(IntKernel):
 
 
 class _Taps(_ByChannel):
-    """Four taps of sixteen channels at a time. share: outputs, at most, that one load of columns
-    serves, each with weights of its own."""
+    """Four taps of a vector of channels at a time. share: outputs, at most, that one load of
+    columns serves, each with weights of its own."""
 
     def __init__(self, layer: Layer, target: Target, share: int = 4) -> None:
-        super().__init__(layer, target, Form(4, "u8"), 16, apart=True)
+        m = Machine.of(target)
+        assert m is not None
+        lanes = m.lanes
+        super().__init__(layer, target, Form(4, "u8"), lanes, apart=True)
         self.groups = -(-layer.kernel[1] // 4)
         fit = (4 * self.groups - layer.kernel[1]) // layer.strides[1] + 1
         self.share = min(fit, share)
         self.name = f"{IntDepthwise.name}_u8" + ("_alone" if self.share < fit else "")
-        self.speed = 64 if self.share == fit else 48
-        self.stored = self.image.blocks * 16 * (4 * layer.kernel[0] * self.share * self.groups + 8)
+        self.speed = lanes * (4 if self.share == fit else 3)
+        taps = 4 * layer.kernel[0] * self.share * self.groups
+        self.stored = self.image.blocks * lanes * (taps + 8)
 
     @staticmethod
     def fit(layer: Layer, target: Target) -> bool:
-        dots = "avx512vnni" in target.features and fit_bytes(layer.weights)
-        return dots and layer.dilations == (1, 1)
+        return has_dots(target) and fit_bytes(layer.weights) and layer.dilations == (1, 1)
 
     def packed(self) -> tuple[Array, ...]:
         kh, kw = self.layer.kernel
-        blocks, width = self.image.blocks, self.groups * 4
-        full = np.zeros((blocks * 16, kh, self.share, width), np.int8)
+        blocks, lanes, width = self.image.blocks, self.m.lanes, self.groups * 4
+        full = np.zeros((blocks * lanes, kh, self.share, width), np.int8)
         for s in range(self.share):
             first = s * self.layer.strides[1]
             full[: self.channels, :, s, first : first + kw] = self.layer.weights[:, :, :, 0]
-        parts = full.reshape(blocks, 16, kh, self.share, self.groups, 4)
+        parts = full.reshape(blocks, lanes, kh, self.share, self.groups, 4)
         return (parts.transpose(0, 2, 3, 4, 1, 5).reshape(-1), *self.ends())
 
     def render(self, tile: Tile, r: Rendering) -> str:
         w, bias = self.constants(r)
-        i, t = self.image, self.layer
-        fields = (t.kernel[0], *t.strides, i.cols * 16, self.groups, self.share)
-        size = t.kernel[0] * self.share * self.groups * 64
+        i, t, lanes = self.image, self.layer, self.m.lanes
+        fields = (t.kernel[0], *t.strides, i.cols * lanes, self.groups, self.share)
+        size = t.kernel[0] * self.share * self.groups * lanes * 4
 
         def call(vectors: int, t: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             return (
                 f"of_depthwise_dot_tile(k, {t.width}, {r.dim(row)}, {r.dim(column)}, "
                 f"p + {r.dim(dims.mul(block, i.block))}, {w} + {r.dim(dims.mul(block, size))}, "
-                f"{bias} + {r.dim(dims.mul(block, 16))}, acc);"
+                f"{bias} + {r.dim(dims.mul(block, lanes))}, acc);"
             )
 
         head = f"const struct of_depthwise_dot k = {{{', '.join(map(str, fields))}}};\n"
