@@ -6,6 +6,7 @@ import pytest
 
 from onefold.codegen.family import KernelChoice
 from onefold.ir.graph import Graph, constant_bytes
+from onefold.ops.matmul import MatMul
 from onefold.ops.quant_conv import QuantConv2D
 from onefold.options import GOALS, Options
 from onefold.plan import plan
@@ -97,3 +98,12 @@ def test_what_a_source_stores_counts() -> None:
     graph.source_bytes = constant_bytes(graph) // 2
     used, _ = algorithms(graph, Options())
     assert not any(a.startswith("conv_winograd") for a in used)
+
+
+def test_constants_are_not_packed_at_run_time_for_size() -> None:
+    """The kernel of two computed matrices would pack a constant one at each call."""
+    net = Net(0)
+    net.output(net.op(MatMul(), net.input(3, 197, 192), net.const(192, 768)))
+    program = plan(net.graph, find("x86-64-v4"), Options(optimize="size"))
+    (algorithm,) = (s.algorithm for s in program.flat())
+    assert algorithm.startswith("matmul_packed")

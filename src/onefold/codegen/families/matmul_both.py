@@ -9,7 +9,7 @@ from onefold.codegen.families.conv import size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.sums import pack_bias, row_sums, sums_body
 from onefold.codegen.team import parts_for
-from onefold.codegen.tiles import Machine, Tile, f32_machine, groups_of, tiles_for
+from onefold.codegen.tiles import Machine, Tile, copies_of, f32_machine, groups_of, tiles_for
 from onefold.codegen.tiling import Plane, shares_batches
 from onefold.ir import dims
 from onefold.ir.dims import Dim
@@ -64,6 +64,7 @@ class _Both:
         return Choice(
             name, self.node, (self.node.arg(0), self.node.arg(1)), self.packed, self.render,
             lambda s: True, ("of_conv.h",), self.own * self.packed_bytes, self.cost,
+            copies=copies_of(self.n, self.m.lanes, self.tile, self.rows),
         )  # fmt: skip
 
     def packed(self) -> tuple[Array, ...]:
