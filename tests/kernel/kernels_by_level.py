@@ -19,7 +19,7 @@ from tests.kernel.test_feature_levels import CPUS, FAMILIES, OPERATORS
 from tests.kernel.test_narrow import ARMS, layers
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernels-by-level.md"
-NATIVE = ("x86-64-v4", "x86-64-v4+avx512vnni", "x86-64-v4+avx512vnni+amx-int8")
+NATIVE = ("x86-64-v3+avxvnni", "x86-64-v4", "x86-64-v4+avx512vnni", "x86-64-v4+avx512vnni+amx-int8")
 TEXT = """\
 # Kernels by level
 
@@ -36,6 +36,7 @@ element of a result; sums of bf16 and f16 by what rounding their elements gives
 |---|---|
 {cpus}
 | {hosts} | the machine that tests run on, where it has the instructions |
+| `x86-64-v3+avxvnni` | the same, for layers of integers |
 | all that it has | the machine that tests run on |
 | {narrow} | `qemu-aarch64 -cpu max`, products of bf16 and f16 |
 
