@@ -52,15 +52,18 @@ $(VENV)/.dev: pyproject.toml | $(PY)
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
-# Tests for other machines run in QEMU where it is installed and say that they skip where it is not;
-# in CI they must run. A CI machine that lets us install packages gets it.
+# Tests for other machines run in QEMU and some by GCC where they are installed, and say that they
+# skip where they are not; in CI they must run. A CI machine that lets us install packages gets
+# both.
 emulators:
 ifeq ($(CI),true)
-	@if command -v qemu-aarch64 >/dev/null && command -v qemu-system-arm >/dev/null; then :; \
+	@if command -v qemu-aarch64 >/dev/null && command -v qemu-system-arm >/dev/null \
+	    && command -v gcc >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends qemu-user qemu-system-arm >/dev/null; \
-	else echo "QEMU is missing and cannot be installed here: the emulator tests will fail"; fi
+	    apt-get install -y -qq --no-install-recommends \
+	      qemu-user qemu-system-arm gcc libc6-dev >/dev/null; \
+	else echo "QEMU or GCC is missing and cannot be installed here: their tests will fail"; fi
 else
 	@command -v qemu-aarch64 >/dev/null && command -v qemu-system-arm >/dev/null \
 	  || echo "QEMU is missing (apt-get install qemu-user qemu-system-arm): its tests will be skipped"

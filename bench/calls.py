@@ -124,9 +124,9 @@ def measure(name: str, model: onefold.Model, feeds: dict[str, Any], loops: Loops
     clock = min(loops.clock() for _ in range(rounds))
     found = []
     for _ in range(rounds):
-        first, begin = counted.ticks()[-1], time.perf_counter()
+        ((*_, first),), begin = counted.ticks(), time.perf_counter()
         in_steps(times)
-        ticks = counted.ticks()
+        (ticks,) = counted.ticks()
         unit = (time.perf_counter() - begin) / (ticks[-1] - first)
         steps = (sum(ticks[:-1]) / times - clock * (len(ticks) - 1)) * unit
         c = in_c(times) / times

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onefold.errors import ModelFormatError, OptionError, ShapeError
+from onefold.files import Files
 
 if TYPE_CHECKING:
     from onefold.forms import Program
@@ -69,7 +70,7 @@ class Model:
         self.ops = ops
         self._read: SourceModel | None = None
         self._digest = ""
-        self._facts: list[int] | None = None
+        self._files = Files()
 
     @property
     def name(self) -> str:
@@ -82,10 +83,13 @@ class Model:
             from onefold.run.digest import file_digest, model_digest, with_externals
 
             if isinstance(self.source, Path):
-                self._look()
-                found = file_digest(self.source)
-                self._look()
-                self._digest = with_externals(self.source, found, lambda: self.read.external_files)
+                def of(path: Path) -> str:
+                    self._files.look(path)
+                    found = file_digest(path)
+                    self._files.look(path)
+                    return found
+
+                self._digest = with_externals(self.source, of, lambda: self.read.external_files)
             else:
                 self._digest = model_digest(self.source)
             if self.ops is not None:
@@ -98,39 +102,12 @@ class Model:
         if self._read is None:
             from onefold.frontend import read_model
 
-            self._look()
-            found = read_model(self.source, self.format)
-            self._look()
-            self._read = found
+            self._read = read_model(self.source, self.format, self._files)
         return self._read
 
-    def _look(self) -> None:
-        """Raises ModelFormatError where the file is gone, or another one than at the first look:
-        what is compiled is stored under the digest, which must be that of what is read."""
-        if not isinstance(self.source, Path):
-            return
-        try:
-            facts = _identity(self.source)
-        except OSError as e:
-            raise ModelFormatError(f"the file '{self.source}' cannot be read",
-                                   why=e.strerror or str(e),
-                                   kind=ModelFormatError.MISSING) from None  # fmt: skip
-        if self._facts is None:
-            self._facts = facts
-        if facts != self._facts:
-            raise _changed(self.source)
-
     def check_unwritten(self) -> None:
-        """Raises ModelFormatError where the file was written to since the first look. Another file
-        under its name changes nothing: the first one stays mapped."""
-        if self._facts is None or not isinstance(self.source, Path):
-            return
-        try:
-            facts = _identity(self.source)
-        except OSError:
-            return
-        if facts[:2] == self._facts[:2] and facts != self._facts:
-            raise _changed(self.source)
+        """Raises ModelFormatError where the model's files were written to since they were read."""
+        self._files.check_unwritten()
 
     @property
     def inputs(self) -> Sequence[Declared]:
@@ -160,7 +137,9 @@ class Model:
         from onefold.errors import UnsupportedModelError
 
         try:
-            graph = self.read.graph(binding)
+            read = self.read
+            self.check_unwritten()
+            graph = read.graph(binding)
             graph.source_bytes = self.read.weights_bytes
             return graph
         except UnsupportedModelError as e:
@@ -270,18 +249,6 @@ def _warn_of_cpus(threads: int) -> None:
             "CPU (ONEFOLD_THREADS changes that)",
             stacklevel=3,
         )  # fmt: skip
-
-
-def _identity(path: Path) -> list[int]:
-    """Device, inode, size and modification time of a file."""
-    from onefold.run.digest import facts_of
-
-    return facts_of(path)[:4]
-
-
-def _changed(path: Path) -> ModelFormatError:
-    return ModelFormatError(f"the file '{path}' has changed since it was first read",
-                            remedy="Load it again.", kind=ModelFormatError.MISSING)  # fmt: skip
 
 
 def _check_precision(precision: str) -> None:

@@ -199,9 +199,10 @@ class ModelFormatError(OnefoldError):
         "Copy the data files next to the model under the names it expects.")
     MISSING = Kind(
         "OF104", "model file cannot be read",
-        "The operating system refused to open the file.",
-        ("the path is misspelt", "the file belongs to somebody else"),
-        "Check the path and the permissions.")
+        "The operating system refused to open the file, or it changed while it was in use.",
+        ("the path is misspelt", "the file belongs to somebody else",
+         "another program writes to the model, or to the weights beside it"),
+        "Check the path and the permissions; load a model again when it has been written.")
     kinds = (MALFORMED, UNKNOWN, EXTERNAL, MISSING)
 
 

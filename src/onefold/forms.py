@@ -225,12 +225,11 @@ class Program:
             check_lies(name, given[name], feeds[name])
         return loaded.prepare([feeds[n] for n in form.inputs], outputs)
 
-    def ticks(self) -> list[int]:
+    def ticks(self) -> list[list[int]]:
         """Of a program compiled with `profile`: the time that each step of `report["steps"]` has
-        taken so far, and at the end the time now, in units of the machine's own clock; the counts
-        begin anew."""
-        parts = [r.ticks() for r, _, _ in self._all()[-1].parts]
-        return [t for p in parts for t in p[:-1]] + [t for p in parts for t in p[-1:]][-1:]
+        taken so far, a list for each of `report["placement"]`, and at its end the time now, each
+        in units of a clock of its own; the counts begin anew."""
+        return [r.ticks() for r, _, _ in self._all()[-1].parts]
 
     @property
     def report(self) -> dict[str, Any]:

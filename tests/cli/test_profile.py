@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
+
+from tests.cli.made import save, value
 
 pytestmark = pytest.mark.toolchain
 
@@ -29,6 +32,29 @@ def test_every_step_has_its_time(cli: Any, tmp_path: Path) -> None:
 def test_the_table_names_layers_and_kernels(cli: Any) -> None:
     out = cli(*BENCH).out
     assert "kernel" in out and "next best" in out and "l0_conv3x3" in out
+
+
+def test_layers_in_numpy_have_their_time_too(cli: Any, tmp_path: Path) -> None:
+    make = helper.make_node
+    path = save(
+        tmp_path / "m.onnx",
+        [make("Relu", ["x"], ["r"], name="relu"),
+         make("Cast", ["r"], ["s"], name="text", to=TensorProto.STRING),
+         make("Cast", ["s"], ["n"], name="back", to=TensorProto.FLOAT),
+         make("Neg", ["n"], ["y"], name="neg")],
+        [value("x", [1, 4])], [value("y", [1, 4])],
+    )  # fmt: skip
+    args = ("bench", path, "--against", "none", "--rounds", 3, "--profile", "--json")
+    (model,) = cli(*args).json["models"]
+    steps = model["steps"]
+    assert {s["layer"]: s["kernel"] for s in steps} == {
+        "relu": "loops", "text": "reference", "back": "reference", "neg": "loops",
+    }  # fmt: skip
+    assert abs(sum(s["share"] for s in steps) - 1) < 1e-6
+    host = [s["seconds"] for s in steps if s["kernel"] == "reference"]
+    assert all(0 < t < 0.1 for t in host), "nanoseconds of the host became seconds"
+    out = cli(*args[:-1]).out
+    assert "text" in out and "reference" in out
 
 
 def test_threads_are_refused(cli: Any) -> None:

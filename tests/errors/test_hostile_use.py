@@ -487,9 +487,93 @@ def test_a_file_that_changes_after_it_was_read(
     scaled(path, 3, replaced)
     with pytest.raises(ModelFormatError, match="has changed") as e:
         model.compile(dims={"n": 2})
-    assert e.value.code == "OF104" and "Load it again" in e.value.remedy
+    assert e.value.code == "OF104" and "Load the model again" in e.value.remedy
     new = onefold.load(path).compile(dims={"n": 2})
     np.testing.assert_array_equal(new(np.ones(2, np.float32))["y"], [3, 3])
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["read", "mapped"])
+def test_a_file_that_is_shortened_after_it_was_read(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: bool
+) -> None:
+    """To read a mapping beyond the file's end would end the process."""
+    if not small:
+        monkeypatch.setattr("onefold.frontend.source.SMALL", 0)
+    path = tmp_path / "net.onnx"
+    weights = np.arange(1 << 16, dtype=np.float32)
+    nodes = [helper.make_node("Add", ["a", "c"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("a", TensorProto.FLOAT, [1 << 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1 << 16])],
+        [onnx.numpy_helper.from_array(weights, "c")],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    model = onefold.load(path)
+    assert len(model.inputs) == 1
+    with path.open("r+b") as file:
+        file.truncate(100)
+    for use in (model.compile, lambda: model.graph):
+        with pytest.raises(ModelFormatError, match="has changed") as e:
+            use()
+        assert e.value.code == "OF104" and "Load the model again" in e.value.remedy
+
+
+def beside(path: Path, value: float, replaced: bool) -> None:
+    """The weights of `with_data`, written as a new file or into the old."""
+    raw = np.full(1 << 16, value, np.float32).tobytes()
+    target = path.with_suffix(".new") if replaced else path
+    target.write_bytes(raw)
+    target.replace(path)
+
+
+def with_data(path: Path, value: float) -> Path:
+    """A model that adds a constant in a file beside it; the path of that file."""
+    c = onnx.TensorProto(name="c", data_type=TensorProto.FLOAT, dims=[1 << 16],
+                         data_location=TensorProto.EXTERNAL)  # fmt: skip
+    c.external_data.add(key="location", value="net.data")
+    nodes = [helper.make_node("Add", ["a", "c"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("a", TensorProto.FLOAT, [1 << 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1 << 16])], [c],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 17)]
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    )
+    beside(path.with_name("net.data"), value, True)
+    return path.with_name("net.data")
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["read", "mapped"])
+@pytest.mark.parametrize("replaced", [True, False])
+def test_external_data_that_changes_after_its_digest(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool, small: bool
+) -> None:
+    if not small:
+        monkeypatch.setattr("onefold.frontend.source.SMALL", 0)
+    data = with_data(tmp_path / "net.onnx", 2)
+    model = onefold.load(tmp_path / "net.onnx")
+    assert model.digest
+    beside(data, 3, replaced)
+    with pytest.raises(ModelFormatError, match=r"net\.data' has changed") as e:
+        model.compile()
+    assert e.value.code == "OF104" and "Load the model again" in e.value.remedy
+    new = onefold.load(tmp_path / "net.onnx").compile()
+    np.testing.assert_array_equal(new(np.ones(1 << 16, np.float32))["y"], 4)
+
+
+def test_external_data_that_is_shortened_while_it_is_mapped(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onefold.frontend.source.SMALL", 0)
+    data = with_data(tmp_path / "net.onnx", 2)
+    model = onefold.load(tmp_path / "net.onnx")
+    assert model.graph.nodes
+    with data.open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ModelFormatError, match=r"net\.data' has changed"):
+        model.compile()
 
 
 def test_a_file_that_is_gone(own_cache: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ SOURCE = Path(onefold.__file__).parent
 # A module belongs to the longest name here that it starts with. Those of one line may import each
 # other. `docs/how-it-works.md` tells what each of them is.
 FLOW = [
-    ["errors", "events", "hashes", "knobs", "defects", "options"],
+    ["errors", "events", "files", "hashes", "knobs", "defects", "options"],
     ["target"],
     ["ir"],
     ["codegen.text", "codegen.tiles"],  # C expressions and shapes of tiles, for operators too

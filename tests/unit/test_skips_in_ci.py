@@ -1,4 +1,4 @@
-"""In CI a missing emulator or referee fails the run, other reasons to skip do not."""
+"""In CI a missing emulator, compiler or referee fails the run, other reasons to skip do not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = {  # what is missing -> a test file, and what becomes of it in CI
     "emulator": ("def test():\n    pytest.skip('qemu-system-arm is not installed')\n", "FAILED"),
+    "compiler": ("def test():\n    pytest.skip('no GCC (apt-get install gcc)')\n", "FAILED"),
+    "marked": ("@pytest.mark.skipif(True, reason='no GCC (apt-get install gcc)')\n"
+               "def test(): pass\n", "ERROR"),
+    "machine": ("def test():\n    pytest.skip('the flags are those of x86-64')\n", "SKIPPED"),
     "referee": ("def test():\n    pytest.importorskip('onnxruntime')\n", "FAILED"),
     "module": ("pytest.importorskip('ai_edge_litert.interpreter')\ndef test(): pass\n", "ERROR"),
     "data": ("def test():\n    pytest.skip('no models: set ONEFOLD_TESTDATA')\n", "SKIPPED"),

@@ -26,8 +26,8 @@ class Runnable(Protocol):
         """State back to its initial contents."""
 
     def ticks(self) -> list[int]:
-        """Time that each step has taken, and the time now, where that is counted; the counts begin
-        anew."""
+        """Time that each step has taken, and the time now, by a clock of its own; the counts begin
+        anew. Empty where it is not counted."""
 
 
 class Backend(Protocol):

@@ -52,21 +52,25 @@ def profile(
     with events.Progress("profiling", rounds) as progress:
         for _ in range(rounds):
             call()
-            counted.append(program.ticks()[:-1])
+            counted.append([p[:-1] for p in program.ticks()])
             progress.step("", 1)
-    counts = [middle(c) for c in zip(*counted, strict=True)]
-    per_second = ticks_per_second(program.ticks)
-    total = sum(counts) or 1
+    rates = ticks_per_second(lambda: [p[-1] for p in program.ticks()])
+    seconds = [
+        middle(c) / rate
+        for rate, *rounds_of in zip(rates, *counted, strict=True)
+        for c in zip(*rounds_of, strict=True)
+    ]
+    total = sum(seconds) or 1
     return [
-        StepTime(k, s["origin"], s["op"], s["algorithm"] or s["backend"],
-                 c / per_second, c / total, s["macs"], s["bytes"], s.get("next_best", ""))
-        for k, (c, s) in enumerate(zip(counts, program.report["steps"], strict=True))
+        StepTime(k, s["origin"], s["op"], s.get("algorithm") or s["backend"],
+                 t, t / total, s.get("macs", 0), s.get("bytes", 0), s.get("next_best", ""))
+        for k, (t, s) in enumerate(zip(seconds, program.report["steps"], strict=True))
     ]  # fmt: skip
 
 
-def ticks_per_second(ticks: Callable[[], Sequence[int]]) -> float:
-    """The rate of the clock that a program counts by; ticks: gives its time now at the end."""
-    first, begin = ticks()[-1], time.perf_counter()
+def ticks_per_second(now: Callable[[], Sequence[int]]) -> list[float]:
+    """The rates of the clocks whose times now the function gives."""
+    first, begin = now(), time.perf_counter()
     time.sleep(CALIBRATION_S)
-    last, end = ticks()[-1], time.perf_counter()
-    return (last - first) / (end - begin)
+    last, end = now(), time.perf_counter()
+    return [(b - a) / (end - begin) for a, b in zip(first, last, strict=True)]

@@ -247,5 +247,5 @@ class HostRunner:
                 loaded.ticks()
                 call()
                 counts.append(loaded.ticks()[:-1])
-            rate = ticks_per_second(loaded.ticks)
+            (rate,) = ticks_per_second(lambda: loaded.ticks()[-1:])
         return [[max(c, 1) / rate for c in r] for r in counts[1:]]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from onefold.errors import ModelFormatError
 
 if TYPE_CHECKING:  # a warm start imports a module of this package, and reads no file
+    from onefold.files import Files
     from onefold.frontend.sniff import Probe, Recognised
     from onefold.frontend.source import Bytes, Source
 
@@ -128,9 +129,9 @@ def importer_for(source: Source) -> Importer:
                            remedy=found.remedy, kind=ModelFormatError.UNKNOWN)
 
 
-def read_model(source: Any, format: str = "") -> Any:
+def read_model(source: Any, format: str = "", files: Files | None = None) -> Any:
     """The model in a path, bytes or `onnx.ModelProto`, read by the importer of its format: a
-    `frontend.model.SourceModel`.
+    `frontend.model.SourceModel`. files: those that it was seen to lie in before.
 
     Raises ModelFormatError when it cannot be read, or when no importer takes it.
     """
@@ -140,7 +141,7 @@ def read_model(source: Any, format: str = "") -> Any:
         from onefold.frontend.onnx.reader import serialised
 
         source = serialised(source)
-    opened = open_source(source)
+    opened = open_source(source, files=files)
     entry = importer_for(opened) if not format else find_importer(format)
     if entry is None:
         known = ", ".join(sorted(importers()))

@@ -10,33 +10,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onefold.errors import ModelFormatError
+from onefold.files import Files
 
 Bytes = bytes | bytearray | memoryview
+
+SMALL = 1 << 24
+"""Bytes up to which a file is read, so that nothing that is written to it later is seen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """The bytes of one model, and the folder in which files that it names may lie.
 
-    `data` is read-only and, for a path, a mapping of the file: nothing is read before it is
-    looked at.  The mapping lives as long as any view of it.
+    `data` is read-only and, for a large file, a mapping: nothing is read before it is looked at.
+    The mapping lives as long as any view of it.
     """
 
     name: str
     data: memoryview
     folder: Path | None = None
-    _mapped: dict[Path, memoryview] = field(default_factory=dict, repr=False, compare=False)
+    files: Files = field(default_factory=Files, repr=False, compare=False)
+    _open: dict[Path, memoryview] = field(default_factory=dict, repr=False, compare=False)
 
     def external(self, location: str) -> memoryview:
-        """A mapping of the file that the model names as `location`, relative to its folder.
+        """The contents of the file that the model names as `location`, relative to its folder.
 
         Raises `ModelFormatError` (OF103) for a path that is absolute, climbs with `..`, or leaves
-        the folder through a symbolic link, and for anything but a readable regular file.
+        the folder through a symbolic link, and for anything but a readable regular file; OF104
+        for one that has changed since it was first looked at.
         """
         path = self.locate(location)
-        if path not in self._mapped:
-            self._mapped[path] = map_file(path, f"external data '{location}'")
-        return self._mapped[path]
+        assert self.folder is not None
+        name = self.folder / location
+        if path not in self._open:
+            self._open[path] = read_file(path, f"external data '{location}'", self.files, name)
+        self.files.check_unwritten(name)
+        return self._open[path]
 
     def locate(self, location: str) -> Path:
         """The path of a file that the model names; raises as `external` does."""
@@ -63,16 +72,20 @@ class Source:
 
 
 def open_source(model: str | os.PathLike[str] | Bytes, *,
-                folder: str | os.PathLike[str] | None = None, name: str | None = None) -> Source:
-    """Makes a `Source` of a path (mapped, not read) or of any bytes-like object (not copied).
+                folder: str | os.PathLike[str] | None = None, name: str | None = None,
+                files: Files | None = None) -> Source:
+    """Makes a `Source` of a path (mapped where it is large) or of any bytes-like object (not
+    copied).
 
-    `folder` is where external data is looked for when `model` is not a path.
+    `folder` is where external data is looked for when `model` is not a path; `files` have been
+    looked at before.
     Raises `ModelFormatError` (OF104) when the path cannot be read.
     """
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
-        data = map_file(path, f"model file '{path.name or path}'")
-        return Source(name or path.name, data, path.parent)
+        files = Files() if files is None else files
+        data = read_file(path, f"model file '{path.name or path}'", files, path)
+        return Source(name or path.name, data, path.parent, files)
     view = memoryview(model)
     if not view.c_contiguous:
         view = memoryview(bytes(view))
@@ -80,8 +93,9 @@ def open_source(model: str | os.PathLike[str] | Bytes, *,
     return Source(name or "<bytes>", view.cast("B").toreadonly(), base)
 
 
-def map_file(path: Path, what: str) -> memoryview:
-    """A read-only mapping of a whole regular file, of any size; empty for an empty file."""
+def read_file(path: Path, what: str, files: Files, name: Path) -> memoryview:
+    """The contents of a regular file of any size, mapped where it is large; raises where `files`
+    have seen another one under the name."""
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
@@ -95,11 +109,15 @@ def map_file(path: Path, what: str) -> memoryview:
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ModelFormatError(f"{what} cannot be read", where=str(path), why=f"it is {kind}",
                                    kind=ModelFormatError.MISSING)
-        if status.st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise ModelFormatError(f"{what} cannot be mapped", where=str(path),
+        files.look(name, handle)
+        if status.st_size > SMALL:
+            return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ))
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read()
+        files.look(name, handle)
+        return memoryview(data)
+    except (OSError, ValueError) as error:  # ValueError: it became empty before it was mapped
+        raise ModelFormatError(f"{what} cannot be read", where=str(path),
                                why=os_reason(error), kind=ModelFormatError.MISSING) from None
     finally:
         os.close(handle)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onefold import hashes
+from onefold.files import facts_of
 from onefold.run import store
 
 LARGE = 1 << 20
@@ -44,12 +45,6 @@ def file_digest(path: Path) -> str:
     return digest
 
 
-def facts_of(file: int | Path) -> list[int]:
-    """What tells a file and its contents: device, inode, size, modification and change time."""
-    facts = os.stat(file)
-    return [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
-
-
 def _memo(path: Path) -> Path:
     name = hashes.of_bytes(os.fsencode(path.resolve()))[:32]
     return store.cache_folder() / "digests" / f"{name}.json"
@@ -80,12 +75,15 @@ def model_digest(source: Any) -> str:
     return hashes.of_bytes(raw)
 
 
-def with_externals(path: Path, digest: str, find: Callable[[], Sequence[str]]) -> str:
+def with_externals(
+    path: Path, digest_of: Callable[[Path], str], find: Callable[[], Sequence[str]]
+) -> str:
     """The digest of a model file together with the files it keeps weights in.
 
     Which files those are follows from the model's bytes, so `find`, which reads the model, is
     asked only once per digest; the answer is kept beside the cache.
     """
+    digest = digest_of(path)
     memo = store.cache_folder() / "digests" / f"externals-{digest[:40]}.json"
     try:
         names = json.loads(memo.read_bytes())
@@ -96,9 +94,10 @@ def with_externals(path: Path, digest: str, find: Callable[[], Sequence[str]]) -
         return digest
     parts = [digest]
     for name in names:
+        file = path.parent / name
         try:
-            parts.append(file_digest(path.parent / name))
-        except OSError:  # the importer says what is missing
+            parts.append(digest_of(file) if file.is_file() else "missing")
+        except (OSError, ValueError):  # the importer says what is wrong with it
             parts.append("missing")
     return hashes.of_bytes("\n".join(parts).encode())
 
