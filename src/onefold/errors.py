@@ -476,7 +476,8 @@ class RunError(OnefoldError):
         "Dimensions that are open when a program is compiled are taken to be equal where an "
         "operator needs it, and this call has other sizes.",
         ("two inputs whose sizes do not go together",
-         "a dimension that is 1 in this call and would have to be repeated"),
+         "a dimension that is 1 in this call and would have to be repeated, in a prepared call or "
+         "beside states"),
         "Give inputs that fit; where a size of 1 is to be repeated, compile for that size: "
         "--dim NAME=1.")
     BUSY = Kind(

@@ -175,20 +175,48 @@ class Program:
             if type(inputs) is np.ndarray and len(form.inputs) == 1 and not named:
                 name = form.inputs[0]
                 kind = form.facts["input_dtypes"][name]
-                return form.run({name: as_array(name, inputs, kind)})
-            feeds = self._static_feeds(form, inputs, named)
-            return form.run(feeds)
-        feeds = self._feeds(inputs, named)
-        form = self._form_for(feeds)
+                feeds = {name: as_array(name, inputs, kind)}
+            else:
+                feeds = self._static_feeds(form, inputs, named)
+        else:
+            feeds = self._feeds(inputs, named)
+            form = self._form_for(feeds)
         try:
             return form.run(feeds)
         except RunError as e:
-            if e.kind is not RunError.SIZES or form.facts["state_bytes"]:
+            if e.kind is not RunError.SIZES:
                 raise
-            own = self._form_for(feeds, wide=False)  # sizes that the form for all takes as equal
-            if own is form:
-                raise
-            return own.run(feeds)
+            return self._otherwise(form, feeds, e)
+
+    def _otherwise(self, form: Form, feeds: Mapping[str, Any], e: RunError) -> dict[str, Any]:
+        """Outputs by a form for these sizes, where the form for many takes some as equal. Raises
+        RunError, with the sizes, where there is none or they do not fit either."""
+        sizes = self._sizes(feeds)
+        ones = self._ones(sizes)
+        named = ", ".join(f"{n}={s}" for n, s in sizes.items())
+        remedy = "Give inputs whose sizes fit each other."
+        if form.facts["state_bytes"]:
+            if ones:
+                dims = " ".join(f"--dim {n}=1" for n in ones)
+                remedy = f"To repeat what has a size of 1, compile for it: {dims}."
+        elif ones or form is not self._first:
+            own = self._form_for(feeds, wide=False)
+            if own is not form:
+                try:
+                    return own.run(feeds)
+                except RunError as again:
+                    if again.kind is not RunError.SIZES:
+                        raise
+        raise RunError(e.what, where=e.where, why=f"{e.why}: {named}", remedy=remedy,
+                       kind=RunError.SIZES) from None  # fmt: skip
+
+    def _ones(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Bounded dimensions that are 1 now, and may be 1 where others are repeated."""
+        bounds: dict[str, int | Range] = {**self.wanted.dims}
+        bounds.update((n, (0, ends[-1])) for n, ends in self.wanted.buckets.items())
+        return {
+            n: 1 for n, d in bounds.items() if not isinstance(d, int) and sizes.get(n) == 1
+        }
 
     def reset(self) -> None:
         """States back to their initial contents."""
@@ -229,13 +257,13 @@ class Program:
         """Of a program compiled with `profile`: the time that each step of `report["steps"]` has
         taken so far, a list for each of `report["placement"]`, and at its end the time now, each
         in units of a clock of its own; the counts begin anew."""
-        return [r.ticks() for r, _, _ in self._all()[-1].parts]
+        return [r.ticks() for r, _, _ in (self._first or self._all()[-1]).parts]
 
     @property
     def report(self) -> dict[str, Any]:
         """What was compiled: steps, MACs, bytes, arena and its lower bound, placement."""
         forms = self._all()
-        facts = forms[-1].facts if forms else {"state": "compiled at the first call"}
+        facts = (self._first or forms[-1]).facts if forms else {"state": "compiled at the first call"}
         return {**facts, **self.told}
 
     @property
@@ -390,6 +418,8 @@ class Program:
         if free and dict(free) not in self._seen:
             self._growing |= bool(self._seen) and _grows(self._seen[-1], free)
             self._seen.append(dict(free))
+        if not wide:
+            bound.update(self._ones(sizes))
         if wide and (self._growing or len(self._seen) > FEW):
             bound.update(self._widen(free))
         else:

@@ -61,7 +61,7 @@ def test_one_pixel_and_an_open_batch(op: str, weight: tuple[int, ...]) -> None:
 
 
 MISFITS = {
-    "broadcast": ([h.make_node("Add", ["x", "z"], ["y"])], [1, 1]),
+    "broadcast": ([h.make_node("Add", ["x", "z"], ["y"])], [1, 2]),
     "product": ([h.make_node("Transpose", ["z"], ["t"]), h.make_node("MatMul", ["x", "t"], ["y"])],
                 [3, 2]),
     "joined": ([h.make_node("Concat", ["x", "z"], ["y"], axis=1)], [2, 3]),
@@ -78,8 +78,44 @@ def test_sizes_that_differ_at_run_time(name: str) -> None:
     with pytest.raises(RunError, match="stopped") as e:
         program({"x": array(64, 33), "z": array(*other)})
     assert e.value.code == "OF512"
-    assert e.value.why == "shapes do not fit"
-    assert "--dim NAME=1" in e.value.remedy
+    c, d = other
+    assert e.value.why == f"shapes do not fit: a=64, b=33, c={c}, d={d}"
+    assert e.value.remedy == "Give inputs whose sizes fit each other."
+
+
+@pytest.mark.parametrize("dims", ["1..64", [8, 64]], ids=["bounded", "buckets"])
+def test_a_bounded_size_of_one_is_repeated(dims: Any) -> None:
+    """The program for all sizes takes two as equal; a size of 1 gets a form of its own, once."""
+    nodes = [h.make_node("Add", ["x", "z"], ["y"])]
+    model = made(nodes, {"x": ["a", "b"], "z": ["c", "d"]}, {})
+    program = onefold.load(model).compile(dims=dict.fromkeys("abcd", dims), fallback=False)
+    shapes = [(4, 3, 4, 3), (4, 3, 1, 3), (1, 1, 5, 6), (7, 3, 1, 3), (5, 2, 5, 1), (1, 1, 1, 1)]
+    for sizes in shapes:
+        same(model, program, {"x": array(*sizes[:2]), "z": array(*sizes[2:])})
+    made_so_far = program.compiles
+    same(model, program, {"x": array(6, 5), "z": array(1, 5)})
+    assert program.compiles == made_so_far
+
+
+def test_a_size_of_one_beside_a_state_is_told() -> None:
+    """The state would be lost in another form."""
+    nodes = [h.make_node("Add", ["x", "z"], ["y"]), h.make_node("Add", ["s", "one"], ["t"])]
+    graph = h.make_graph(
+        nodes, "open",
+        [h.make_tensor_value_info(n, T.FLOAT, shape)
+         for n, shape in {"x": ["a"], "z": ["b"], "s": [1]}.items()],
+        [h.make_empty_tensor_value_info("y"), h.make_tensor_value_info("t", T.FLOAT, [1])],
+        [numpy_helper.from_array(np.ones(1, np.float32), "one")],
+    )  # fmt: skip
+    raw = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
+    program = onefold.load(raw.SerializeToString()).compile(
+        dims={"a": "1..9", "b": "1..9"}, states={"t": "s"}
+    )
+    assert program({"x": array(4), "z": array(4)})["y"].shape == (4,)
+    with pytest.raises(RunError, match="stopped") as e:
+        program({"x": array(4), "z": array(1)})
+    assert e.value.code == "OF512" and e.value.why == "shapes do not fit: a=4, b=1"
+    assert "--dim b=1." in e.value.remedy
 
 
 def test_a_size_of_one_is_repeated_whenever_it_comes() -> None:
