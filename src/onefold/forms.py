@@ -263,8 +263,9 @@ class Program:
     def report(self) -> dict[str, Any]:
         """What was compiled: steps, MACs, bytes, arena and its lower bound, placement."""
         forms = self._all()
-        facts = (self._first or forms[-1]).facts if forms else {"state": "compiled at the first call"}
-        return {**facts, **self.told}
+        if not forms:
+            return {"state": "compiled at the first call", **self.told}
+        return {**(self._first or forms[-1]).facts, **self.told}
 
     @property
     def closed(self) -> bool:

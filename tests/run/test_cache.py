@@ -340,7 +340,7 @@ def test_a_full_disk_at_every_step(
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("ONEFOLD_CACHE_DIR", str(tmp_path / "file" / "inside"))
-    with pytest.raises(CacheError, match="the cache failed while opening its folder"):
+    with pytest.raises(CacheError, match="the cache folder failed while being opened"):
         cache.get(KEY)
     monkeypatch.setenv("ONEFOLD_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(CacheError, match="is not a folder"):

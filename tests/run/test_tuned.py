@@ -152,6 +152,43 @@ def test_a_folder_that_others_may_write_is_refused() -> None:
     assert e.value.kind is CacheError.UNSAFE
 
 
+def test_errors_name_the_variable_of_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    knobs = {"TUNED": store.tuned_folder, "TOOLCHAIN": store.toolchain_folder,
+             "CACHE": store.cache_folder}  # fmt: skip
+    for name, folder in knobs.items():
+        with monkeypatch.context() as m:
+            m.setenv(f"ONEFOLD_{name}_DIR", str(taken))
+            with pytest.raises(CacheError, match="is not a folder") as e:
+                folder()
+            assert e.value.remedy == f"Set ONEFOLD_{name}_DIR to a folder you can write to."
+            m.setenv(f"ONEFOLD_{name}_DIR", "/proc/none")
+            with pytest.raises(CacheError, match="cannot be made") as e:
+                folder()
+            assert f"ONEFOLD_{name}_DIR" in e.value.remedy
+            shared = tmp_path / name
+            shared.mkdir()
+            shared.chmod(0o777)
+            m.setenv(f"ONEFOLD_{name}_DIR", str(shared))
+            with pytest.raises(CacheError, match="other users may write") as e:
+                folder()
+            assert e.value.kind is CacheError.UNSAFE
+            assert f"set ONEFOLD_{name}_DIR to another" in e.value.remedy
+
+
+def test_what_fails_beside_measured_times_names_their_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEFOLD_TUNED_DIR", str(tmp_path / "times"))
+    (store.tuned_folder() / "tuned.lock").mkdir()
+    with pytest.raises(CacheError, match="folder of measured times failed while being locked") as e:
+        tuned.add(records(0, 1))
+    assert "ONEFOLD_TUNED_DIR" in e.value.remedy
+
+
 def test_forgetting() -> None:
     tuned.add([*records(0, 4), Record("elsewhere", "node 0", {"a": 1.0})])
     assert tuned.forget(lambda r: r.machine == HERE and r.node != "node 3") == 3

@@ -18,9 +18,10 @@ class KeyLock:
     Raises `CacheError` when another process holds it for longer than a compiler run may take.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, place: store.Place = store.CACHE) -> None:
         self._path = folder / f"{key}.lock"
         self._key = key
+        self._place = place
         self._file = -1
 
     def __enter__(self) -> KeyLock:
@@ -30,14 +31,16 @@ class KeyLock:
             if pause == 0.001:
                 events.emit("cache.wait", key=self._key)
             if time.monotonic() > limit:
-                raise CacheError("another process has been building the same program for too long",
-                                 where=str(self._path), kind=CacheError.BUSY)
+                raise CacheError("another process has held the lock for too long",
+                                 where=str(self._path), kind=CacheError.BUSY,
+                                 remedy="End the other process, or set "
+                                        f"{self._place.knob.name} to another folder.")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
         return self
 
     def _try(self) -> bool:
-        with store.guarded("locking a program", self._path):
+        with store.guarded("being locked", self._path, place=self._place):
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 if self._lock(file):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,15 @@ def table() -> Table:
     except FileNotFoundError:
         return Table()
     except OSError as e:
-        raise CacheError("measured times cannot be read", where=str(_path()), why=str(e)) from e
+        raise store.TUNED.unusable("measured times cannot be read", _path(), str(e)) from e
+
+
+@contextmanager
+def _alone(folder: Path, doing: str) -> Iterator[None]:
+    """While no other process writes to the folder of measured times."""
+    place = store.TUNED
+    with KeyLock(folder, "tuned", place), store.guarded(doing, folder / NAME, place=place):
+        yield
 
 
 def add(records: Iterable[Record]) -> None:
@@ -205,7 +214,7 @@ def add(records: Iterable[Record]) -> None:
         return
     folder = store.tuned_folder()
     path = folder / NAME
-    with KeyLock(folder, "tuned"), store.guarded("remembering measured times", path):
+    with _alone(folder, "remembering measured times"):
         if path.exists():
             there = read(path)
             if there.damaged or there.superseded > len(there.records):
@@ -228,7 +237,7 @@ def forget(which: Callable[[Record], bool]) -> int:
         return 0
     folder = store.tuned_folder()
     path = folder / NAME
-    with KeyLock(folder, "tuned"), store.guarded("forgetting measured times", path):
+    with _alone(folder, "forgetting measured times"):
         records = read(path).records.values()
         kept = [r for r in records if not which(r)]
         _replace(path, kept)
