@@ -7,6 +7,7 @@ The first word behind the fence is the language, further words say what becomes 
     ```console run              its lines behind `$ ` are executed, the others are their output
     ```console run=1            the same, and the exit code must be 1
     ```console run some         the output shown is a part of it, and is not renewed
+    ```console run exact=PROG   the output must be what is shown, where PROG is installed
     ```sh run needs=PROGRAM     the test of the page is skipped where there is no such program
     ```c file=app.c             is written to a file
 
@@ -49,6 +50,11 @@ class Block:
     def file(self) -> str:
         """The file that it is written to, or nothing."""
         return next((w[5:] for w in self.words if w.startswith("file=")), "")
+
+    @property
+    def exact(self) -> str:
+        """The program without which its output may differ from what is shown; or nothing."""
+        return next((w[6:] for w in self.words if w.startswith("exact=")), "")
 
     @property
     def exit_code(self) -> int | None:

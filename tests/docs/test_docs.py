@@ -35,7 +35,11 @@ def test_every_block_runs(page: Path, tmp_path: Path) -> None:
     missing = sorted(n for n in needed if shutil.which(n) is None)
     if missing:
         pytest.skip(f"{page.name} needs {', '.join(missing)}: apt-get install qemu-system-arm")
-    assert list(run_page(page, tmp_path))
+    shown = list(run_page(page, tmp_path))
+    assert shown
+    for block, output in shown:
+        if block.exact and shutil.which(block.exact):
+            assert output == block.text, "run: python -m tools.doc_blocks --renew PAGE"
 
 
 @pytest.mark.parametrize("name", GENERATED)
