@@ -151,12 +151,16 @@ def test_custom_options_equal_the_official_flexbuffers(path: Path) -> None:
                 assert flexbuffer.options(raw) == (flexbuffers.Loads(raw) if raw else {})
 
 
-def test_weights_are_views_of_the_mapping() -> None:
+@pytest.mark.parametrize(("small", "owner"), [(1 << 40, "bytes"), (0, "mmap")])
+def test_weights_are_views_of_the_file(
+    small: int, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onefold.frontend.source.SMALL", small)
     paths = [p.values[0] for p in parameters("tflite")]
     if not paths[0].exists():
         pytest.skip("no models: set ONEFOLD_TESTDATA")
     model = reader.read(paths[0])
     constants = [t for t in model.subgraphs[0].tensors if t.data is not None]
     owners = {type(t.data.obj).__name__ for t in constants if t.data is not None}
-    assert constants and owners == {"mmap"}
+    assert constants and owners == {owner}
     assert not any(t.numpy().flags.owndata for t in constants if t.dtype == "float32")
