@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from onefold.errors import ModelFormatError
 from onefold.frontend.onnx import reader
 from onefold.frontend.onnx import records as r
 from tests.frontend.models import ROOT, parameters
+from tests.work import calls
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -270,7 +271,7 @@ def test_of_scalars_and_choices_the_last_one_counts() -> None:
     assert model.graph.inputs[0].type == r.TensorType("float32", ("n",))
 
 
-# --- speed ---
+# --- work ---
 
 
 def test_reading_imports_no_onnx_and_copies_no_weights(tmp_path: Path) -> None:
@@ -281,29 +282,25 @@ def test_reading_imports_no_onnx_and_copies_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
     path.write_bytes(model.SerializeToString())
     script = (
-        "import sys, time, resource\n"
+        "import sys, resource\n"
         "from onefold.frontend.onnx import reader\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "start = time.perf_counter()\n"
         "w = reader.read(sys.argv[1]).graph.initializers[0].numpy()\n"
-        "print(time.perf_counter() - start, 'onnx' in sys.modules, w.shape[0],\n"
+        "print('onnx' in sys.modules, w.shape[0],\n"
         "      resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n")
     out = subprocess.run([sys.executable, "-c", script, str(path)], check=True, text=True,
                          capture_output=True, env={"PYTHONPATH": str(ROOT / "src")}).stdout.split()
-    assert float(out[0]) < 0.5 and out[1:3] == ["False", "25000000"]
-    assert int(out[3]) < 20_000  # kilobytes
+    assert out[:2] == ["False", "25000000"]
+    assert int(out[2]) < 20_000  # kilobytes
 
 
-def test_a_thousand_nodes_read_in_time() -> None:
+def test_work_grows_with_the_nodes() -> None:
+    one, two = (calls(partial(reader.read, convs(n))) for n in (1000, 2000))
+    assert one < 120 * 1000 and two < 2.01 * one
+
+
+def convs(count: int) -> bytes:
     nodes = [helper.make_node("Conv", [f"x{i}", f"w{i}", f"b{i}"], [f"x{i + 1}"], name=f"conv_{i}",
                               kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1], group=1,
-                              dilations=[1, 1]) for i in range(1000)]
-    raw = helper.make_model(helper.make_graph(nodes, "g", [], [])).SerializeToString()
-    best = min(timed(raw) for _ in range(5))
-    assert best < 0.2, f"{best * 1e3:.0f} ms"  # 60 ms are the aim; shared machines are slower
-
-
-def timed(raw: bytes) -> float:
-    start = time.perf_counter()
-    assert len(reader.read(raw).graph.nodes) == 1000
-    return time.perf_counter() - start
+                              dilations=[1, 1]) for i in range(count)]
+    return bytes(helper.make_model(helper.make_graph(nodes, "g", [], [])).SerializeToString())

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import random
-import time
 import zipfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from onefold.frontend.sniff import FORMATS, UNKNOWN, sniff
 from onefold.frontend.source import open_source
 from tests.frontend.models import DATA
 from tests.frontend.test_hostile_files import SMALL_ONNX
+from tests.work import must_end
 
 # folder of the test data -> format, with the endings of files that are no models by themselves
 FOLDERS = {
@@ -100,10 +100,9 @@ def test_any_bytes_are_recognised_in_bounded_time() -> None:
     evil = (b"<?xml?>" + b"<!-- -->" * 50_000, b"#\n" * 100_000, b"{" * 100_000,
             b"name:" * 20_000, b"\x0a" * 100_000, b"\x08\x80" * 100_000, b"PK\3\4" * 50_000)
     rng = random.Random(5)
-    start = time.perf_counter()
-    for raw in (*evil, *(rng.randbytes(rng.randrange(200)) for _ in range(500))):
-        sniff(memoryview(raw))
-    assert time.perf_counter() - start < 2
+    with must_end():
+        for raw in (*evil, *(rng.randbytes(rng.randrange(200)) for _ in range(500))):
+            sniff(memoryview(raw))
 
 
 def test_a_format_without_an_importer_is_refused_by_name() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from onefold import events
@@ -19,6 +17,7 @@ from onefold.ops.movement import Transpose
 from onefold.ops.unary import Abs, Neg
 from onefold.passes import pipeline
 from onefold.passes.rewrite import PER_NODE, Patch, Scope, apply_rules, rewrite
+from tests.work import must_end
 
 
 def chain(*ops: str, shape: str = "3") -> Graph:
@@ -168,7 +167,7 @@ def test_passes_are_verified_when_debugging(monkeypatch: pytest.MonkeyPatch) -> 
         pipeline.run(chain("Neg", "Relu"))
 
 
-def test_a_hostile_web_of_operators_takes_no_time() -> None:
+def test_a_hostile_web_of_operators_comes_to_an_end() -> None:
     """Each value is read by all of the next layer: paths are many, nodes few."""
     lines = ["input %x: f32[1,2,2,3]", "input %y: f32[1,2,2,3]",
              "%t = Transpose(perm=(0, 2, 3, 1))(%x): f32[1,2,3,2]",
@@ -181,7 +180,6 @@ def test_a_hostile_web_of_operators_takes_no_time() -> None:
         last = here
     lines += [f"output {v}" for v in last]
     graph = parse("graph main {\n" + "\n".join(lines) + "\n}")
-    began = time.perf_counter()
-    pipeline.run(graph)
-    verify(graph)
-    assert time.perf_counter() - began < 5
+    with must_end():
+        pipeline.run(graph)
+        verify(graph)

@@ -20,6 +20,7 @@ from onefold import events, knobs
 from onefold.errors import CacheError, DiskError, RunError
 from onefold.run import cache, digest, store
 from onefold.run.lock import KeyLock
+from tests.work import calls, must_end
 
 KEY = cache.key("a model", "its options")
 BIG = bytes(range(256)) * 8192  # 2 MB: verified by its stamp
@@ -231,7 +232,7 @@ def test_threads_that_need_the_same_program_build_it_once(own_cache: Path) -> No
 
 
 def test_different_programs_are_built_at_once() -> None:
-    meeting = threading.Barrier(2, timeout=10)
+    meeting = threading.Barrier(2, timeout=60)
 
     def meets(folder: Path) -> None:
         meeting.wait()
@@ -252,7 +253,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 def build(folder):
     (folder / "weights").write_bytes(b"half")
     print("building", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 cache.get_or_build(sys.argv[1], build)
 """
 
@@ -265,11 +266,10 @@ def test_a_killed_builder_blocks_nobody(own_cache: Path, how: signal.Signals) ->
     assert process.stdout and process.stdout.readline() == b"building\n"
     assert cache.get(KEY) is None
     process.send_signal(how)
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
-    begin = time.perf_counter()
-    assert cache.get_or_build(KEY, build).fresh
-    assert time.perf_counter() - begin < 5
+    with must_end():
+        assert cache.get_or_build(KEY, build).fresh
     assert not leftovers(own_cache)
 
 
@@ -424,14 +424,18 @@ def test_clearing_frees_everything(own_cache: Path) -> None:
 # --- speed, digests of files ---------------------------------------------------------------------
 
 
-def test_a_hit_costs_little() -> None:
-    cache.get_or_build(KEY, build)
-    best = 9.0
-    for _ in range(5):
-        begin = time.perf_counter()
-        cache.get(KEY)
-        best = min(best, time.perf_counter() - begin)
-    assert best < 0.01
+def test_a_hit_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files are read when an entry is made, and not again while they are what they were."""
+    entry = cache.get_or_build(KEY, build)
+    cache.get(KEY)
+    read: list[str] = []
+    digest_of = cache._digest
+    monkeypatch.setattr(cache, "_digest", lambda p: (read.append(p.name), digest_of(p))[1])
+    assert calls(lambda: cache.get(KEY)) < 300
+    assert "weights" not in read
+    os.utime(entry.path / "weights")
+    cache.get(KEY)
+    assert "weights" in read
 
 
 def test_digests_of_large_files_are_remembered(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from onefold.errors import DiskError, TargetError, ToolchainError
 from onefold.run import bare, elf, process, toolchain
 from onefold.target import find, host, load_isa, runs_here
 from tests.run import programs
+from tests.work import must_end
 
 pytestmark = pytest.mark.toolchain
 
@@ -41,14 +41,12 @@ def test_several_units_become_one_library_that_needs_no_other(work: Path) -> Non
     assert not [p for p in work.iterdir() if p.name.startswith(".")]
 
 
-def test_a_tiny_model_is_compiled_and_linked_quickly(work: Path) -> None:
-    programs.build(work, "warm")  # pages the compiler in
-    best = 9.0
-    for i in range(4):
-        begin = time.perf_counter()
-        programs.build(work, f"p{i}")
-        best = min(best, time.perf_counter() - begin)
-    assert best < 0.3
+def test_a_tiny_model_takes_two_runs_of_the_compiler(work: Path) -> None:
+    programs.build(work, "warm")  # what is built once for a target
+    with events.collected() as seen:
+        programs.build(work, "p")
+    commands = [e.facts["command"].split()[1] for e in seen if e.kind == "toolchain.run"]
+    assert commands == ["cc", "ld.lld"]
 
 
 def test_only_declared_symbols_are_exported(work: Path) -> None:
@@ -135,15 +133,14 @@ def test_sources_outside_of_the_work_folder_are_taken_where_they_lie(
 def test_a_compiler_that_does_not_end_is_stopped(
         work: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = tmp_path / "zig"
-    fake.write_text("#!/bin/sh\nsleep 60\n", "utf-8")
+    fake.write_text("#!/bin/sh\nsleep 600\n", "utf-8")
     fake.chmod(0o755)
     monkeypatch.setattr(toolchain, "find", lambda: toolchain.Toolchain(fake, "0"))
     monkeypatch.setenv("ONEFOLD_COMPILE_TIMEOUT", "1")
-    begin = time.perf_counter()
-    with pytest.raises(ToolchainError, match="did not end within 1 seconds") as caught:
+    ended = pytest.raises(ToolchainError, match="did not end within 1 seconds")
+    with must_end(), ended as caught:
         toolchain.compile_units([unit("a.c", 1)], find("host"), work)
     assert caught.value.code == "OF413"
-    assert time.perf_counter() - begin < 10
 
 
 @pytest.mark.parametrize("line", [
