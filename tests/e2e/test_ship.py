@@ -266,8 +266,9 @@ def test_weights_too_large_for_the_device_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="does not fit into the memory of 'cortex-m0'") as refused:
         build(onefold.load(path), "cortex-m0", tmp_path / "out")
     assert refused.value.code == "OF302"
-    assert "region 'flash': overflowed by" in str(refused.value)
-    assert "the largest weights are 'w' with 1440000 bytes" in str(refused.value)
+    weights, overflow = refused.value.detail
+    assert weights == "the largest weights are 'w' with 1,440,000 bytes"
+    assert re.fullmatch(r"flash overflows by \d{3},\d{3} bytes", overflow)
 
 
 def test_a_target_that_cannot_be_built_for_says_so(tmp_path: Path) -> None:

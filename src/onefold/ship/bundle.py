@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -351,7 +352,7 @@ def _fitting(program: Program, t: Target) -> Iterator[None]:
         sizes = ", ".join(f"{m.size:,} bytes of {m.name}" for m in t.memories)
         raise PlanError(
             f"the program does not fit into the memory of '{t.name}'", why=f"it has {sizes}",
-            detail=[*(line.removeprefix("ld.lld: error: ") for line in over), *_largest(program)],
+            detail=[*_largest(program), *_overflows(over)],
             kind=PlanError.FIT,
         ) from e  # fmt: skip
 
@@ -362,7 +363,20 @@ def _largest(program: Program) -> Iterator[str]:
         found = [b for b in program.buffers if b.kind == kind]
         if found:
             b = max(found, key=lambda b: b.bytes)
-            yield f"the largest {what} '{b.name}' with {b.bytes} bytes"
+            yield f"the largest {what} '{b.name}' with {b.bytes:,} bytes"
+
+
+def _overflows(said: Sequence[str]) -> list[str]:
+    """What the linker says of sections, as one line for each memory."""
+    most: dict[str, int] = {}
+    others = []
+    for line in said:
+        found = re.search(r"region '(\w+)': overflowed by (\d+) bytes", line)
+        if found:
+            most[found[1]] = max(most.get(found[1], 0), int(found[2]))
+        else:
+            others.append(line.removeprefix("ld.lld: error: "))
+    return [f"{name} overflows by {size:,} bytes" for name, size in most.items()] + others
 
 
 def _rename(o: Path, name: str) -> Path:
