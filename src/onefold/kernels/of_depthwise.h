@@ -2,12 +2,11 @@
 // the input are skipped at run time, columns outside where EDGE is set, at compile time if `ox` is a constant.
 #pragma once
 #include "of_vec.h"
-
-struct of_depthwise { int h, w, kh, kw, sh, sw, dh, dw, pt, pl; };
+#include "of_window.h"
 
 // Weights are [kh][kw][lanes]; out[T][lanes] is the sum and bias[lanes], which comes last: it may be large.
 #define OF_DEPTHWISE(KIND, TYPE)                                                                                      \
-  AI void of_depthwise_tile_##KIND(const struct of_depthwise k, const int T, const int EDGE, ix oy, ix ox,            \
+  AI void of_depthwise_tile_##KIND(const struct of_window k, const int T, const int EDGE, ix oy, ix ox,               \
                                    const TYPE *x, const float *w, const float *bias, float *out) {                    \
     of_vf acc[OF_MAX_T];                                                                                              \
     OF_UNROLL for (int t = 0; t < T; t++) acc[t] = (of_vf){0};                                                        \

@@ -3,9 +3,7 @@
 // constant.
 #pragma once
 #include "of_vec.h"
-
-// counted: the elements of a window by which its sum is divided, or 0: those inside of the input
-struct of_pool { int h, w, kh, kw, sh, sw, dh, dw, pt, pl, counted; };
+#include "of_window.h"
 
 // The larger one of every lane; not a number once one is.
 AI of_vf of_larger(const of_vf a, const of_vf b) {
@@ -20,9 +18,10 @@ AI int of_pool_inside(ix first, const int elements, const int step, ix size) {
   return n;
 }
 
+// COUNTED: the elements of a window by which its sum is divided, or 0: those inside of the input
 #define OF_POOL(KIND, TYPE)                                                                                           \
-  AI void of_pool_tile_##KIND(const struct of_pool k, const bool LARGEST, const int T, const int EDGE, ix oy, ix ox,  \
-                              const TYPE *x, float *out) {                                                            \
+  AI void of_pool_tile_##KIND(const struct of_window k, const bool LARGEST, const int COUNTED, const int T,           \
+                              const int EDGE, ix oy, ix ox, const TYPE *x, float *out) {                              \
     of_vf acc[OF_MAX_T];                                                                                              \
     OF_UNROLL for (int t = 0; t < T; t++) acc[t] = (of_vf){0} + (LARGEST ? -OF_INF_F32 : 0.0f);                       \
     const ix y0 = oy * k.sh - k.pt, x0 = ox * k.sw - k.pl;                                                            \
@@ -39,11 +38,11 @@ AI int of_pool_inside(ix first, const int elements, const int step, ix size) {
           else acc[t] += v;                                                                                           \
         }                                                                                                             \
     }                                                                                                                 \
-    const int rows = LARGEST || k.counted ? 1 : of_pool_inside(y0, k.kh, k.dh, k.h);                                  \
+    const int rows = LARGEST || COUNTED ? 1 : of_pool_inside(y0, k.kh, k.dh, k.h);                                    \
     OF_UNROLL for (int t = 0; t < T; t++) {                                                                           \
       if (!LARGEST) {                                                                                                 \
         const int columns = !EDGE ? k.kw : of_pool_inside(x0 + t * k.sw, k.kw, k.dw, k.w);                            \
-        acc[t] /= (float)(k.counted ? k.counted : rows * columns);                                                    \
+        acc[t] /= (float)(COUNTED ? COUNTED : rows * columns);                                                        \
       }                                                                                                               \
       *(of_vf *)(out + t * OF_LANES) = acc[t];                                                                        \
     }                                                                                                                 \

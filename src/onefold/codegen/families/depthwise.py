@@ -144,7 +144,7 @@ class _Depthwise(Windows):
         lanes = self.m.lanes
         head = [
             lane_check(lanes),
-            f"const struct of_depthwise k = {{{', '.join(r.dim(p) for p in self.fields)}}};",
+            f"const struct of_window k = {{{', '.join(r.dim(p) for p in self.fields)}}};",
         ]
         taps = self.sums.window[0] * self.sums.window[1]
         kind = self.node.arg(0).tensor.memory

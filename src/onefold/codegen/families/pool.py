@@ -88,10 +88,10 @@ class _Pool(Windows):
 
         def call(vectors: int, run: Run, n: Dim, block: Dim, row: Dim, column: Dim) -> str:
             return (
-                f"of_pool_tile_{kind}(k, {largest}, {run.width}, {int(run.edge)}, "
+                f"of_pool_tile_{kind}(k, {largest}, {self.counted}, {run.width}, {int(run.edge)}, "
                 f"{r.dim(row)}, {r.dim(column)}, {self.source(r, n, block)}, acc);"
             )
 
-        fields = ", ".join(r.dim(p) for p in (*self.fields, self.counted))
-        head = [lane_check(self.m.lanes), f"const struct of_pool k = {{{fields}}};"]
+        fields = ", ".join(r.dim(p) for p in self.fields)
+        head = [lane_check(self.m.lanes), f"const struct of_window k = {{{fields}}};"]
         return self.body(tile, r, call, head)
