@@ -82,6 +82,12 @@ def test_every_page_can_be_reached() -> None:
     assert {p.name for p in (ROOT / "docs").glob("*.md")} <= linked
 
 
+def test_decisions_keep_to_their_columns() -> None:
+    """The page that everybody adds to."""
+    rows = (ROOT / "docs" / "decisions.md").read_text("utf-8").splitlines()
+    assert not {k: len(row) for k, row in enumerate(rows, 1) if len(row) > 100}
+
+
 @pytest.mark.parametrize("page", [*pages(), *sorted((ROOT / "docs" / "pictures").glob("*.svg"))],
                          ids=names)  # fmt: skip
 def test_nothing_of_the_machine_it_was_written_on(page: Path) -> None:
