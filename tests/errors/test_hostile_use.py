@@ -563,6 +563,22 @@ def test_external_data_that_changes_after_its_digest(
     np.testing.assert_array_equal(new(np.ones(1 << 16, np.float32))["y"], 4)
 
 
+def test_external_data_under_two_names(own_cache: Path, tmp_path: Path) -> None:
+    data = with_data(tmp_path / "net.onnx", 2)
+    (tmp_path / "link.data").symlink_to(data.name)
+    proto = onnx.load(tmp_path / "net.onnx", load_external_data=False)
+    other = proto.graph.initializer.add()
+    other.CopyFrom(proto.graph.initializer[0])
+    other.name = "d"
+    other.external_data[0].value = "link.data"
+    proto.graph.node[0].output[0] = "b"
+    proto.graph.node.append(helper.make_node("Mul", ["b", "d"], ["y"]))
+    (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+    assert onefold.load(tmp_path / "net.onnx").graph.nodes
+    program = onefold.load(tmp_path / "net.onnx").compile()
+    np.testing.assert_array_equal(program(np.ones(1 << 16, np.float32))["y"], 6)
+
+
 def test_external_data_that_is_shortened_while_it_is_mapped(
     own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,10 +42,10 @@ class Source:
         path = self.locate(location)
         assert self.folder is not None
         name = self.folder / location
-        if path not in self._open:
-            self._open[path] = read_file(path, f"external data '{location}'", self.files, name)
+        if name not in self._open:
+            self._open[name] = read_file(path, f"external data '{location}'", self.files, name)
         self.files.check_unwritten(name)
-        return self._open[path]
+        return self._open[name]
 
     def locate(self, location: str) -> Path:
         """The path of a file that the model names; raises as `external` does."""
