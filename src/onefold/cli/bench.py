@@ -52,8 +52,8 @@ def command(
     """
     from onefold.dev.race import race
 
-    if (profile or roofline) and wishes.threads > 1:
-        raise OptionError("steps are profiled on one thread", remedy="Leave --threads out.")
+    if roofline and wishes.threads > 1:
+        raise OptionError("a roofline is one core's", remedy="Leave --threads or --roofline out.")
     listed = None if against is None else [a for a in against.split(",") if a and a != "none"]
     facts: dict[str, Any] = {"threads": wishes.threads, "rounds": rounds, "seed": seed}
     facts["models"] = []

@@ -36,7 +36,10 @@ class Rendering:
     `out` is the pointer that store writes through, place(index) the position that it writes, and
     `blocked` tells whether the output has channel blocks, whose unused lanes want zeros.
     `team`: the threads that may share the work; who does not ask it for a share computes all.
-    `simd`: the pragma before a loop over lanes.
+    `simd`: the pragma before a loop over lanes. next(weights, by_parts): for a kernel that fetches
+    ahead, the address of the weights that the next such kernel begins with; it tells in turn by
+    which pointer it reads its own, and whether threads begin at equal distances in them or all at
+    their start.
     """
 
     pointers: tuple[str, ...]
@@ -47,6 +50,7 @@ class Rendering:
     blocked: bool
     team: Team = field(default_factory=Team)
     simd: str = "OF_SIMD"
+    next: Callable[[str, bool], str] = lambda weights, by_parts: weights
 
 
 @dataclass(frozen=True)

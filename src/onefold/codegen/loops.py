@@ -224,6 +224,8 @@ def _loops(
     limit = BLOCK_LIMIT if loops and loops[-1].extent in blocks else LANE_LIMIT
     lanes = lane_sums(value, loops[-1], writer, scope, limit) if loops else []
     text = writer.value(value, scope)
+    for name, place in [(names[id(out)], target(index)), *_read(value, names)]:
+        team.note(name, place)
     store = f"{names[id(out)]}[{writer.index(target(index), scope)}] = "
     body = [*scope.lines, store + rounded(text, out.tensor) + ";"]
     shared = shared_loop(loops[:-1] if lanes else loops, team.parts)
@@ -231,7 +233,7 @@ def _loops(
     for k, c in enumerate(reversed(loops)):
         extent = writer.index(_extent(c), scope)
         if c is shared:
-            bounds = [team.bounds(extent, CUT if k == 0 else 1)]
+            bounds = [team.bounds(extent, CUT if k == 0 else 1, unit=(c, _extent(c)))]
         body = loop(c.name, "to", body, "from") if c is shared else loop(c.name, extent, body)
         if k == 0:
             by_lane = bool(lanes) or (out.tensor.layout > 0 and c is part.counters[-1])
@@ -359,6 +361,12 @@ def canonical(lines: Sequence[str]) -> list[str]:
         return order.setdefault(m[0], f"i{len(order)}")
 
     return [re.sub(r"\b[ir]\d+\b", rename, line) for line in lines]
+
+
+def _read(value: Scalar, names: Mapping[int, str]) -> list[tuple[str, Dim]]:
+    """Which pointers are read, and where."""
+    find = places_in(names)
+    return [find(s.value, s.index) for s in walk(value) if isinstance(s, Load)]
 
 
 def _places(value: Scalar) -> list[Dim]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from onefold.codegen.meetings import must_meet
 from onefold.codegen.team import BYTES, HEADER
 from onefold.codegen.text import c_comment, c_name, dim_text
 from onefold.ir import dims
@@ -71,6 +72,8 @@ def _signature(k: Kernel, name: str, linkage: str) -> str:
         params.append("int32_t *err")
     if k.split:
         params.append("struct of_part me")
+    if k.streams:
+        params.append("const void *next")
     return f"{linkage}void {name}({', '.join(params) or 'void'})"
 
 
@@ -180,6 +183,8 @@ class _Main:
         self.number = 0
         self.total = sum(1 for _ in program.flat())
         self.bad_size = f"{1 + 16 * self.total} + OF_BAD_SIZE"
+        fetching = [s for s in program.flat() if s.kernel.streams]
+        self.later = {id(s): fetching[k + 1 - len(fetching)] for k, s in enumerate(fetching)}
 
     def text(self) -> str:
         p = self.program
@@ -302,12 +307,24 @@ class _Main:
             args.append("&err")
         if s.kernel.split:
             args.append("me")
+        if s.kernel.streams:
+            args.append(self._read_next(s))
         lines = [f"{self.names.names[s.kernel]}({', '.join(args)});{comment}"]
         if self.profile:
             lines = [f"ticks[{number}] -= of_tick();", *lines, f"ticks[{number}] += of_tick();"]
         if s.kernel.stops:
             lines.append(f"if (err) {self.leave(f'{1 + 16 * number} + err')}")
         return lines
+
+    def _read_next(self, s: Step) -> str:
+        """The address of the weights that the next kernel which fetches them ahead begins with."""
+        s = self.later[id(s)]
+        assert s.kernel.streams
+        name, by_parts = s.kernel.streams
+        k = next(i for i, p in enumerate(s.kernel.params) if p.name == name)
+        b = s.args[k]
+        share = f" + {b.bytes} / me.parts * me.part" if by_parts else ""
+        return self.pointer(b, "char", True) + share
 
     def leave(self, code: str) -> str:
         """The statement that ends the program with an error."""
@@ -378,7 +395,7 @@ class _TeamMain(_Main):
     """The same for several threads, each of which runs all of the steps: it computes its share of
     those that are split, and part 0 computes the others. Who reads what another has written, or
     writes what another has read, waits in between; everyone takes the same way through branches
-    and loops."""
+    and loops. With a count of time they meet behind every step, so that it is the time of all."""
 
     headers = (HEADER,)
 
@@ -390,6 +407,7 @@ class _TeamMain(_Main):
         self.alone = False  # whether only part 0 gets to the text that is being written
         self.left = False  # whether that text may end the program
         self.places = 0  # names made so far
+        self.open: list[Step] = []  # steps since all have met
         self.found = {s.name: k for k, s in enumerate(program.found)}
 
     def run(self) -> list[str]:
@@ -437,7 +455,19 @@ class _TeamMain(_Main):
         out: list[str] = []
         for shared, group in groupby(steps, _is_shared):
             some = list(group)
-            out += super().block(some, pad) if shared else self._one(some, pad)
+            if not shared:
+                out += [*self._meet(pad), *self._one(some, pad)]
+                continue
+            for s in some:
+                if not isinstance(s, Step):
+                    out += self._meet(pad)
+                out += super().block([s], pad)
+        return out + self._meet(pad)
+
+    def _meet(self, pad: str = "") -> list[str]:
+        """The statement after which everyone is through with all steps, if one is needed."""
+        out = [pad + WAIT] if self.open else []
+        self.open = []
         return out
 
     def _one(self, steps: Sequence[AnyStep], pad: str) -> list[str]:
@@ -455,12 +485,15 @@ class _TeamMain(_Main):
     def call(self, s: Step) -> list[str]:
         if self.alone:
             return super().call(s)
+        if any(must_meet(before, s, self.program.threads) for before in self.open):
+            return [*self._meet(), *self.call(s)]
+        self.open.append(s)
         number, profile, self.profile = self.number, self.profile, False
-        lines = [*super().call(s), WAIT]
+        lines = super().call(s)
         self.profile = profile
         if profile:
             first, last = (f"if (me.part == 0) ticks[{number}] {op}= of_tick();" for op in "-+")
-            lines = [first, *lines, last]
+            lines = [first, *lines, *self._meet(), last]
         return lines
 
     def leave(self, code: str) -> str:

@@ -4,17 +4,18 @@ summed, how weights are packed for them, and the body of their kernel."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onefold.codegen.family import Rendering
-from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, share_of
+from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, after, share_of
 from onefold.codegen.tiles import Run, Tile, groups_of, lane_check, padded
 from onefold.codegen.tiling import STRIP, Index, Parts, Plane, Tiling
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array
+from onefold.ir.scalar import counter, index_of
 
 ELSEWHERE = 3  # times as long takes what another core has written as weights fetched ahead
 CHAIN = 288  # products that are summed one after the other; longer sums have several parts
@@ -98,6 +99,15 @@ def pack_bias(b: Array | None, channels: int, lanes: int) -> Array:
     return out
 
 
+def prefers_rows(s: Sums, channels: int, kept: bool = False) -> bool:
+    """Whether threads rather share the rows of the result than its channels: each then reads all
+    weights, instead of the input that other threads have written; kept: nor do they write what
+    others read, since they go on with the same rows."""
+    moved = dims.add(s.channels, channels if kept else 0)
+    moved = dims.mul(dims.mul(s.size[0], s.size[1]), moved)
+    return ELSEWHERE * dims.upper(moved) > s.per_output * channels
+
+
 def block_of_row(elements: int, columns: Dim) -> int:
     """How many elements of a row a part of its sums takes: all where few tiles share them."""
     if elements <= CHAIN or dims.upper(columns) < 2 * STRIP:
@@ -105,39 +115,62 @@ def block_of_row(elements: int, columns: Dim) -> int:
     return -(-elements // -(-elements // CHAIN) // STEP) * STEP
 
 
-def row_sums(elements: int, columns: Dim, whole: bool = False) -> Sums:
-    """Sums of products with rows of elements, as a convolution of one row whose columns they are;
-    whole: none is summed part by part."""
+def row_sums(elements: int, columns: Dim, whole: bool = False, rows: int = 1) -> Sums:
+    """Sums of products with rows of elements, as a convolution whose columns they are, of one row
+    or of several with an equal number each; whole: none is summed part by part."""
     block = elements if whole else block_of_row(elements, columns)
-    return Sums(elements, block, (block, 0, elements), (1, columns))
+    return rows_of(Sums(elements, block, (block, 0, elements), (1, columns)), rows)
 
 
-def index_of_row(lead: Sequence[Dim]) -> Index:
+def rows_of(s: Sums, rows: int) -> Sums:
+    """Sums of one row as those of several rows with an equal number of columns each."""
+    columns = dims.floordiv(s.size[1], rows)
+    block, _, step = s.strides
+    return replace(s, strides=(block, dims.mul(columns, step), step), size=(rows, columns))
+
+
+def index_of_row(lead: Sequence[Dim], rows: int = 1) -> Index:
     """Where the elements of such a product lie, the rows being counted through leading axes."""
-    return lambda n, c, y, x: (*dims.unravel(x, lead), c)
+    columns = dims.floordiv(dims.product(lead), rows)
+    return lambda n, c, y, x: (*dims.unravel(dims.add(dims.mul(y, columns), x), lead), c)
 
 
 def sums_body(
     r: Rendering, s: Sums, plane: Plane, tile: Tile, x: Callable[[Dim], str], w: str, bias: str,
-    head: Sequence[str] = (), before: Callable[[Dim], list[str]] | None = None,
+    head: Sequence[str] = (), before: Callable[[Dim], list[str]] | None = None, kept: bool = False,
 ) -> str:  # fmt: skip
     """Body of a kernel of of_conv.h; x: text of the input's address in a batch; before: what makes
-    the weights of a batch, if they are no constants."""
+    the weights of a batch, if they are no constants; kept: as of `prefers_rows`."""
     lanes = plane.lanes
 
+    by_rows = before is None and prefers_rows(s, plane.channels, kept)
+    shared = Tiling(plane, tile, r, lambda *_: "", s.is_edge, by_rows=by_rows).shared
     per_row = dims.ceildiv(plane.columns, tile.columns)
-    tiles = dims.upper(dims.mul(per_row, plane.rows))
+    rows, columns = plane.rows, per_row  # of tiles that one thread meets with a group of weights
+    if shared == "rows" and plane.rows == 1:
+        columns = dims.ceildiv(per_row, r.team.parts)
+    elif shared == "rows":
+        rows = dims.ceildiv(rows, r.team.parts)
+    tiles = dims.upper(dims.mul(columns, rows))
     streams = before is None and s.per_output * plane.channels * 4 >= STREAMED
     steps = -(-s.channels // s.block) * s.steps_of_block
+    units = plane.columns if plane.rows == 1 else plane.rows
 
     def ahead(vectors: int, run: Run, block: Dim, row: Dim, column: Dim) -> str:
         """The share of the next group's weights that a tile fetches."""
         if not streams or tiles < vectors:
             return NO_STREAM
-        number = dims.add(dims.mul(row, per_row), dims.floordiv(column, run.width))
-        end = r.dim(dims.mul(dims.add(block, vectors), lanes * s.per_output))
+        number = dims.mod(dims.floordiv(column, run.width), columns)
+        number = dims.add(dims.mul(dims.mod(row, rows), columns), number)
+        end = dims.add(block, vectors)
         size = 4 * vectors * lanes * s.per_output
-        return share_of(r.dim(number), tiles, steps, size, f"{w} + {end}")
+        there = f"{w} + {r.dim(dims.mul(end, lanes * s.per_output))}"
+        by_blocks = shared == "blocks"
+        more = f"{r.dim(dims.mul(end, units))} < to" if by_blocks else (
+            f"{r.dim(end)} < {-(-plane.channels // lanes)}"
+        )  # fmt: skip
+        there = after(r, w, there, more, by_blocks)
+        return share_of(r.dim(number), tiles, steps, size, there)
 
     def place(block: Dim, n: Dim, row: Dim, column: Dim) -> str:
         packed = r.dim(dims.mul(block, lanes * s.per_output))
@@ -165,9 +198,18 @@ def sums_body(
             f"{ahead(vectors, run, block, row, column)}, {where});"
         )
 
-    read = dims.upper(dims.mul(dims.mul(s.size[0], s.size[1]), s.channels))
+    def reads(row: Dim) -> list[tuple[str, Dim]]:
+        """The input, where the sums of a row need nothing of another one."""
+        c, at = counter(-(-s.channels // s.block), "i"), counter(s.strides[1], "i")
+        place = dims.add(dims.mul(row, s.strides[1]), index_of(at))
+        if dims.bounds(s.strides[0])[0] > dims.upper(s.strides[1]):
+            place = dims.add(place, dims.mul(index_of(c), s.strides[0]))
+        return [(r.pointers[0], place)]
+
+    own = plane.batches == 1 and s.window == s.steps == (1, 1) and s.pads == (0, 0)
     return Tiling(
         plane, tile, r, call, s.is_edge, before=before,
         parts=Parts(s.parts, begin, add) if s.parts > 1 else None,
-        by_rows=before is None and ELSEWHERE * read > s.per_output * plane.channels,
+        by_rows=by_rows,
+        reads=reads if own else None,
     ).body([lane_check(lanes), s.text(r.dim), *head])  # fmt: skip

@@ -111,6 +111,8 @@ class Tiling:
     by_rows: bool = False
     """Threads rather share the rows, or columns where there is one row, than the channels: each
     then reads its share of the input and all weights instead of the other way round."""
+    reads: Callable[[Dim], Sequence[tuple[str, Dim]]] | None = None
+    """Pointers of the input, and the places that they are read at for a row, if that is known."""
 
     @property
     def shared(self) -> str:
@@ -166,7 +168,10 @@ class Tiling:
             total = {"batches": p.batches, "rows": units}.get(shared)
             blocks = -(-p.channels // p.lanes)
             n = dims.mul(blocks, units) if total is None else total
-            lines = [team.bounds(dim(n)), *lines]
+            unit = (row, p.rows) if shared == "rows" and p.rows != 1 else (None, 0)
+            lines = [team.bounds(dim(n), unit=unit), *lines]
+            for pointer, at in self.reads(index_of(row)) if self.reads else ():
+                team.note(pointer, at)
         return "\n".join([*head, *lines])
 
     def _runs(self) -> list[Run]:

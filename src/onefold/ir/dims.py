@@ -126,7 +126,8 @@ Dim = int | Expr
 Shape = tuple[Dim, ...]
 
 
-def _terms(x: Dim) -> dict[Monomial, int]:
+def sum_terms(x: Dim) -> dict[Monomial, int]:
+    """The coefficients of a sum by what they multiply; of a number, what multiplies nothing."""
     return ({(): x} if x else {}) if isinstance(x, int) else dict(x.terms)
 
 
@@ -168,8 +169,8 @@ def atom(a: Atom) -> Dim:
 def add(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a + b
-    out = _terms(a)
-    for m, c in _terms(b).items():
+    out = sum_terms(a)
+    for m, c in sum_terms(b).items():
         out[m] = out.get(m, 0) + c
     return _make(out)
 
@@ -178,8 +179,8 @@ def mul(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
     out: dict[Monomial, int] = {}
-    for m, c in _terms(a).items():
-        for n, d in _terms(b).items():
+    for m, c in sum_terms(a).items():
+        for n, d in sum_terms(b).items():
             k = tuple(sorted(m + n, key=lambda x: x.key))
             out[k] = out.get(k, 0) + c * d
     return _make(out)
@@ -304,12 +305,12 @@ def _split(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     """(q, r) with a = q*b + r, taking out of a all terms that b divides."""
     whole: dict[Monomial, int] = {}
     rest: dict[Monomial, int] = {}
-    divisor = _terms(b)
+    divisor = sum_terms(b)
     if len(divisor) != 1:
         # Division by a sum: only exact multiples a = k*b are recognised.
         return _multiple(a, b)
     (dm, dc), = divisor.items()
-    for m, c in _terms(a).items():
+    for m, c in sum_terms(a).items():
         left = _without(m, dm)
         if left is None:
             rest[m] = c
@@ -322,7 +323,7 @@ def _split(a: Dim, b: Dim) -> tuple[Dim, Dim]:
 
 
 def _multiple(a: Dim, b: Dim) -> tuple[Dim, Dim]:
-    bt, at = _terms(b), _terms(a)
+    bt, at = sum_terms(b), sum_terms(a)
     lead = max(bt, key=lambda m: (len(m), [x.key for x in m]))
     for m, c in at.items():
         left = _without(m, lead)
@@ -330,7 +331,7 @@ def _multiple(a: Dim, b: Dim) -> tuple[Dim, Dim]:
             continue
         q = _make({left: c // bt[lead]})
         r = add(a, mul(mul(q, b), -1))
-        if len(_terms(r)) < len(at):
+        if len(sum_terms(r)) < len(at):
             q2, r2 = _multiple(r, b) if not isinstance(r, int) else (0, r)
             return add(q, q2), r2
     return 0, a
@@ -472,12 +473,12 @@ def rejoin(x: Dim) -> Dim:
             rest = list(mono)
             rest.remove(pair)
             scale = _make({tuple(rest): k})
-            over = _terms(floordiv(pair.a, pair.b))
-            high = _terms(mul(mul(scale, pair.b), _make(over)))
+            over = sum_terms(floordiv(pair.a, pair.b))
+            high = sum_terms(mul(mul(scale, pair.b), _make(over)))
             if len(over) == 1 and () not in over and high.items() <= terms.items():
                 for m in (mono, *high):
                     del terms[m]
-                for m, c in _terms(mul(scale, pair.a)).items():
+                for m, c in sum_terms(mul(scale, pair.a)).items():
                     terms[m] = terms.get(m, 0) + c
                 again = True
                 break

@@ -105,7 +105,8 @@ class Code:
     outputs, `s` at `scratch` bytes; sizes are written through `Lowering.dim`. `stop(reason)` ends
     the program with an error; includes name headers of `onefold/kernels`. Where `turns` is not
     empty, the body is the loop `turns("0", turns)` with what it declares before, and its turns may
-    run in any order and at once.
+    run in any order and at once; each gets at its own of as many equal shares of what `inplace`
+    names, in the order of the turns.
     """
 
     text: str

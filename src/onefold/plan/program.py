@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from onefold.codegen.team import Shares
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Array, Graph, Origin
@@ -72,7 +73,9 @@ class Kernel:
 
     pointers and sizes are its parameters in order, then numbers that differ between its calls
     (plan/numbers.py); outs are sizes that it finds out itself. split: it computes the share of
-    the part `me` of the threads.
+    the part `me` of the threads; shares: which memory belongs to whom. streams: it fetches weights
+    ahead, and `next` are those of the next such kernel; the pointer by which it reads its own, and
+    whether threads begin at equal distances in them.
     """
 
     params: tuple[Param, ...]
@@ -83,6 +86,8 @@ class Kernel:
     stops: bool = False
     split: bool = False
     numbers: tuple[Param, ...] = ()
+    shares: Shares | None = field(default=None, compare=False)
+    streams: tuple[str, bool] | None = None
 
 
 EMPTY = Kernel((), (), (), "")  # before a step is rendered

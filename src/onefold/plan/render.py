@@ -19,7 +19,7 @@ from onefold.codegen.text import Scope, Writer, dim_text, rounded, simd
 from onefold.ir import dims
 from onefold.ir.dims import Dim, Sym
 from onefold.ir.graph import Node, Value
-from onefold.ir.scalar import TensorExpr
+from onefold.ir.scalar import TensorExpr, counter, index_of
 from onefold.ops.base import Code, Lowering, turns
 from onefold.plan.program import Buffer, Kernel, Param, Step
 from onefold.plan.schedule import element_cost
@@ -95,7 +95,8 @@ def render(step: Step, draft: Draft, threads: int = 1) -> None:
         _render_nest(step, draft, team)
     if team.used:
         k = step.kernel
-        step.kernel = replace(k, split=True, includes=(*k.includes, HEADER))
+        includes = (*k.includes, HEADER)
+        step.kernel = replace(k, split=True, shares=team.shares(), includes=includes)
 
 
 def _finish(
@@ -152,11 +153,20 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
         at = list(index)
         if draft.start is not None:
             at = [dims.add(i, s) for i, s in zip(at, draft.start, strict=True)]
-        return address(draft.out.tensor, at)
+        place = address(draft.out.tensor, at)
+        team.note(names[id(draft.out)], place)
+        return place
+
+    find = places_in(names)
+
+    def places(v: Value, index: Sequence[Dim]) -> tuple[str, Dim]:
+        name, place = find(v, index)
+        team.note(name, place)
+        return name, place
 
     def store(index: Sequence[Dim], acc: str) -> list[str]:
         nonlocal checked
-        w = Writer(places_in(names), acc)
+        w = Writer(places, acc)
         value = expr(*index)
         w.count_uses(value)
         scope = Scope()
@@ -171,6 +181,12 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
         note(dims.symbols(d))
         return dim_text(d)
 
+    streams: list[tuple[str, bool]] = []
+
+    def following(weights: str, by_parts: bool) -> str:
+        streams.append((weights, by_parts))
+        return "next"
+
     kernel_ptrs = [names[id(v)] for v in choice.reads]
     for b in draft.packed:
         kernel_ptrs.append(p.name(b, b.type.dtype.ctype, "w"))
@@ -183,7 +199,7 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
     body = choice.render(
         Rendering(
             tuple(kernel_ptrs), names[id(draft.out)], store, dim, where,
-            fills, team, simd(draft.out.tensor),
+            fills, team, simd(draft.out.tensor), following,
         )
     )
     if blocked and not fills:
@@ -194,6 +210,8 @@ def _render_choice(step: Step, draft: Draft, team: Team) -> None:
     body = "\n".join(canonical(body.split("\n")))
     expr._cache.clear()
     _finish(step, draft, p, list(symbols.values()), body, choice.includes, checked)
+    if streams:
+        step.kernel = replace(step.kernel, streams=streams[0])
 
 
 def _render_code(step: Step, draft: Draft, team: Team) -> None:
@@ -218,7 +236,7 @@ def _render_code(step: Step, draft: Draft, team: Team) -> None:
     text = code.text.strip("\n")
     if code.turns and team.parts > 1:
         head, tail = text.split(turns("0", code.turns))
-        text = f"{team.bounds(code.turns)}\n{head}{turns('from', 'to')}{tail}"
+        text = f"{_shared_turns(node, code, team)}\n{head}{turns('from', 'to')}{tail}"
     step.sizes, checks = _checked(draft, k.symbols.values())
     step.kernel = Kernel(
         tuple(params), tuple(s.name for s in step.sizes), tuple(sorted(k.written)), checks + text,
@@ -226,3 +244,17 @@ def _render_code(step: Step, draft: Draft, team: Team) -> None:
     )  # fmt: skip
     step.args = tuple(args)
     step.outs = tuple(k.written[s] for s in sorted(k.written))
+
+
+def _shared_turns(node: Node, code: Code, team: Team) -> str:
+    """The statement that shares the turns of a step among threads."""
+    if not code.turns.isdecimal():
+        return team.bounds(code.turns)
+    n = int(code.turns)
+    turn = counter(n, "o")
+    for k, i in code.inplace:
+        for name, v in ((f"y{k}", node.outputs[k]), (f"x{i}", node.arg(i))):
+            own = dims.floordiv(v.tensor.size, n)
+            place = dims.mul(index_of(turn), own)
+            team.note(name, dims.add(place, index_of(counter(own, "i"))))
+    return team.bounds(code.turns, unit=(turn, n))

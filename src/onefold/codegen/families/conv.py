@@ -9,9 +9,16 @@ import numpy as np
 
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
-from onefold.codegen.sums import Sums, pack_bias, pack_weights, sums_body
+from onefold.codegen.sums import (
+    Sums,
+    pack_bias,
+    pack_weights,
+    prefers_rows,
+    rows_of,
+    sums_body,
+)
 from onefold.codegen.tiles import Machine, Tile, copies_of, f32_machine, padded, tiles_for
-from onefold.codegen.tiling import Plane
+from onefold.codegen.tiling import Index, Plane
 from onefold.ir import dims, dtypes
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array, Node
@@ -98,7 +105,7 @@ class Direct:
         h, wd, oh, ow = (size(d) for d in (a.size, b.size, a.out, b.out))
         block, *strides = strides_of(node, h, wd)
         self.block = block
-        self.width = ow  # of the result
+        self.height, self.width = oh, ow  # of the result
         flat = (a.kernel, b.kernel, a.stride, b.stride, oh, ow) == (1, 1, 1, 1, h, wd)
         if flat:  # every row goes on where the one before ends
             h, wd, oh, ow = 1, h * wd, 1, oh * ow
@@ -143,12 +150,22 @@ class Direct:
     def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
         n = self.node.arg(0).shape[0]
-        plane = Plane(self.m.lanes, n, self.oc, self.rows, self.columns, self.index)
+        s, rows = self.sums, self.rows
+        index: Index = self.index
+        if self.flat and self.height % r.team.parts == 0 and prefers_rows(s, self.oc):
+            rows = r.team.parts
+            s, index = rows_of(s, rows), self._joined(self.columns // rows)
+        columns = self.columns // (rows // self.rows)
+        plane = Plane(self.m.lanes, n, self.oc, rows, columns, index)
 
         def source(n: Dim) -> str:
             return f"{x} + {r.dim(dims.mul(n, self.batch))}"
 
-        return sums_body(r, self.sums, plane, tile, source, w, bias)
+        return sums_body(r, s, plane, tile, source, w, bias)
+
+    def _joined(self, columns: int) -> Index:
+        """`index`, the one long row being shared out in rows of so many columns."""
+        return lambda n, c, y, x: self.index(n, c, 0, dims.add(dims.mul(y, columns), x))
 
     def index(self, n: Dim, c: Dim, y: Dim, x: Dim) -> Sequence[Dim]:
         if self.flat:

@@ -6,12 +6,22 @@ from __future__ import annotations
 from functools import partial
 
 from onefold.codegen.family import Choice, Family, Rendering
-from onefold.codegen.sums import Sums, index_of_row, pack_bias, pack_weights, row_sums, sums_body
+from onefold.codegen.sums import (
+    Sums,
+    index_of_row,
+    pack_bias,
+    pack_weights,
+    prefers_rows,
+    row_sums,
+    sums_body,
+)
 from onefold.codegen.tiles import Machine, Tile, copies_of, f32_machine, tiles_for
 from onefold.codegen.tiling import Plane
 from onefold.ir import dims
-from onefold.ir.graph import Array, Node
-from onefold.ops.matmul import Gemm
+from onefold.ir.graph import Array, Node, Value
+from onefold.ops.elementwise import Elementwise
+from onefold.ops.matmul import Gemm, MatMul
+from onefold.ops.normalize import LayerNormalization, RMSNormalization
 from onefold.options import Options
 from onefold.target import Target
 
@@ -57,6 +67,24 @@ def _gemm_refused(node: Node) -> str:
     return ""
 
 
+BY_ROWS = (MatMul, Gemm, LayerNormalization, RMSNormalization)
+FAR = 12  # readers that are looked through
+
+
+def _goes_on_by_rows(v: Value, far: int = FAR) -> bool:
+    """Whether all that is made of rows of a value, as far as the next kernels, is made row by
+    row."""
+    for n in v.uses:
+        if n.outputs[0].shape[:-1] != v.shape[:-1]:
+            return False
+        if isinstance(n.op, Elementwise):
+            if far == 0 or not _goes_on_by_rows(n.outputs[0], far - 1):
+                return False
+        elif not isinstance(n.op, BY_ROWS) or n.arg(0) is not v:
+            return False
+    return True
+
+
 class Packed:
     """Such a product as a convolution of one row."""
 
@@ -65,8 +93,9 @@ class Packed:
         self.turned = isinstance(node.op, Gemm) and node.op.transB
         ints = node.arg(1).tensor.ints
         self.k, self.n = ints[::-1] if self.turned else ints
-        lead = node.arg(0).shape[:-1]
-        self.rows, self.index = dims.product(lead), index_of_row(lead)
+        self.lead = node.arg(0).shape[:-1]
+        self.rows, self.index = dims.product(self.lead), index_of_row(self.lead)
+        self.kept = _goes_on_by_rows(node.outputs[0])
 
     def choices(self) -> list[Choice]:
         tiles = tiles_for(self.m, self.n, self.rows, self.k)
@@ -104,5 +133,14 @@ class Packed:
 
     def render(self, tile: Tile, r: Rendering) -> str:
         x, w, bias = r.pointers
-        plane = Plane(self.m.lanes, 1, self.n, 1, self.rows, self.index)
-        return sums_body(r, row_sums(self.k, self.rows), plane, tile, lambda n: x, w, bias)
+        rows = self._shares(r.team.parts)
+        s = row_sums(self.k, self.rows, rows=rows)
+        index = index_of_row(self.lead, rows)
+        plane = Plane(self.m.lanes, 1, self.n, rows, s.size[1], index)
+        return sums_body(r, s, plane, tile, lambda n: x, w, bias, kept=self.kept)
+
+    def _shares(self, parts: int) -> int:
+        """In how many equal shares threads compute the rows, so that what else is done with these
+        rows may be shared in the same way; 1 where they share something else."""
+        even = isinstance(self.rows, int) and self.rows % parts == 0
+        return parts if even and prefers_rows(self.sums, self.n, self.kept) else 1

@@ -16,10 +16,10 @@ import numpy as np
 from onefold.codegen.families.conv import machine_for, planar, size
 from onefold.codegen.family import Choice, Family, Rendering
 from onefold.codegen.loops import padded_channels
-from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, share_of
+from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, after, share_of
 from onefold.codegen.sums import pack_bias, pack_weights
 from onefold.codegen.team import parts_for
-from onefold.codegen.text import braced, loop
+from onefold.codegen.text import Ends, braced, loop
 from onefold.codegen.tiles import (
     Machine,
     Tile,
@@ -231,13 +231,14 @@ class _Winograd:
             body += [
                 team.bounds("used"), team.bounds(str(self.points), names=("q0", "q1")),
                 f"of_winograd_spread(k, first + from, to - from, {source}, v + from * {lanes});",
-                *team.wait(), *self._products(w, "q0", "q1"),
+                *team.wait(), *self._products(r, w, ("q0", "q1"), "tiles"),
                 *team.wait(), *self._gather(r, batch, bias, "from", "to"), *team.wait(),
             ]  # fmt: skip
         else:
             body += [
                 f"of_winograd_spread(k, first, used, {source}, v);",
-                *self._products(w), *self._gather(r, batch, bias),
+                *self._products(r, w, ("0", str(self.points)), "to" if apart else "tiles"),
+                *self._gather(r, batch, bias),
             ]  # fmt: skip
         ends = ("from", "to") if apart else ("0", "tiles")
         step = f"for (ix first = {ends[0]}; first < {ends[1]}; first += {self.at_once})"
@@ -255,8 +256,9 @@ class _Winograd:
             *lines,
         ])  # fmt: skip
 
-    def _products(self, w: str, first: str = "0", end: str = "") -> list[str]:
-        """For each point a product of the tiles' matrix and a matrix of weights."""
+    def _products(self, r: Rendering, w: str, points: Ends, tiles: str) -> list[str]:
+        """For each point a product of the tiles' matrix and a matrix of weights; tiles: C text of
+        the end of all that the thread computes, some at a time."""
         lanes, at_once = self.m.lanes, self.at_once
         lines = [
             "const float *vq = v + q * k.vstep;",
@@ -274,8 +276,14 @@ class _Winograd:
                     number = f"{before} + t" if run.count != 1 else str(before)
                     steps = -(-self.ic // min(STEP, lanes))
                     size = 4 * g.vectors * lanes * self.ic
-                    after = f"wq + (b + {g.vectors}) * {lanes * self.ic}"
-                    ahead = share_of(number, passes, steps, size, after)
+                    there = f"wq + (b + {g.vectors}) * {lanes * self.ic}"
+                    more = f"q + 1 < {points[1]} || b + {g.vectors} < {self.out_blocks}"
+                    if self.at_once < self.tiles:
+                        each = self.out_blocks * lanes * self.ic
+                        there = f"({more} ? {there} : {w} + {points[0]} * {each})"
+                        more = f"{more} || first + {at_once} < {tiles}"
+                    there = after(r, w, there, more, points[0] != "0")
+                    ahead = share_of(number, passes, steps, size, there)
                 assert isinstance(run.count, int)
                 before += run.count
                 at = f"(t * {run.width} + {run.first})" if run.count != 1 else str(run.first)
@@ -287,7 +295,7 @@ class _Winograd:
             end_of_group = g.first + g.count * g.vectors
             step = f"for (ix b = {g.first}; b < {end_of_group}; b += {g.vectors})"
             lines += braced(inner, step)
-        return loop("q", end or str(self.points), lines, first)
+        return loop("q", points[1], lines, points[0])
 
     def _gather(
         self, r: Rendering, batch: Sym, bias: str, begin: str = "0", end: str = "used"
