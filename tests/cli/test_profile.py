@@ -57,6 +57,11 @@ def test_layers_in_numpy_have_their_time_too(cli: Any, tmp_path: Path) -> None:
     assert "text" in out and "reference" in out
 
 
-def test_threads_are_refused(cli: Any) -> None:
-    wrong = cli(*BENCH, "--threads", 2)
-    assert wrong.code == 2 and "one thread" in wrong.err
+def test_steps_on_several_threads(cli: Any) -> None:
+    (model,) = cli(*BENCH, "--threads", 2, "--json").json["models"]
+    assert abs(sum(s["share"] for s in model["steps"]) - 1) < 1e-6
+
+
+def test_a_roofline_is_of_one_thread(cli: Any, tmp_path: Path) -> None:
+    wrong = cli(*BENCH, "--threads", 2, "--roofline", tmp_path / "roof.svg")
+    assert wrong.code == 2 and "one core" in wrong.err
