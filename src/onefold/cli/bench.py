@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     help="Rounds; in each every contestant runs once.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For the random inputs.")
-@click.option("--profile", is_flag=True, help="Also the time of every step, until all threads are through with it.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Also the time of every step, until all threads are through with it.",
+)
 @click.option(
     "--roofline",
     metavar="FILE.svg",
