@@ -11,7 +11,7 @@ import numpy as np
 from onefold.codegen.family import Rendering
 from onefold.codegen.streams import NO_STREAM, STEP, STREAMED, after, share_of
 from onefold.codegen.tiles import Run, Tile, groups_of, lane_check, padded
-from onefold.codegen.tiling import STRIP, Index, Parts, Plane, Tiling
+from onefold.codegen.tiling import STRIP, Index, Parts, Plane, Tiling, shared_units
 from onefold.ir import dims
 from onefold.ir.dims import Dim
 from onefold.ir.graph import Array
@@ -144,7 +144,7 @@ def sums_body(
     lanes = plane.lanes
 
     by_rows = before is None and prefers_rows(s, plane.channels, kept)
-    shared = Tiling(plane, tile, r, lambda *_: "", s.is_edge, by_rows=by_rows).shared
+    shared = shared_units(plane, tile, r.team.parts, by_rows, before is not None)
     per_row = dims.ceildiv(plane.columns, tile.columns)
     rows, columns = plane.rows, per_row  # of tiles that one thread meets with a group of weights
     if shared == "rows" and plane.rows == 1:

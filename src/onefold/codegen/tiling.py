@@ -116,17 +116,9 @@ class Tiling:
 
     @property
     def shared(self) -> str:
-        """What the threads share: "batches", "rows", or "blocks" of channels and in each of these
-        rows; empty for one thread."""
-        p, parts = self.plane, self.render.team.parts
-        if parts == 1:
-            return ""
-        if (self.by_rows or self.before) and shares_batches(p.batches, parts):
-            return "batches"
-        tiles = dims.ceildiv(p.columns, self.tile.columns)
-        return "rows" if self.by_rows and is_even(tiles if p.rows == 1 else p.rows, parts) else (
-            "blocks"
-        )  # fmt: skip
+        """See `shared_units`."""
+        parts = self.render.team.parts
+        return shared_units(self.plane, self.tile, parts, self.by_rows, self.before is not None)
 
     def body(self, head: Sequence[str]) -> str:
         p, shared, team, dim = self.plane, self.shared, self.render.team, self.render.dim
@@ -405,6 +397,17 @@ def _strip(units: Dim, most: int) -> int:
     """How many units make a strip, so that all strips are about as long."""
     most = max(1, min(most, STRIP))
     return most if not isinstance(units, int) else -(-units // -(-units // most))
+
+
+def shared_units(plane: Plane, tile: Tile, parts: int, by_rows: bool, by_batches: bool) -> str:
+    """What so many threads share: "batches", "rows", or "blocks" of channels and in each of these
+    rows; empty for one thread. by_rows: as of `Tiling`; by_batches: batches rather than blocks."""
+    if parts == 1:
+        return ""
+    if (by_rows or by_batches) and shares_batches(plane.batches, parts):
+        return "batches"
+    rows = dims.ceildiv(plane.columns, tile.columns) if plane.rows == 1 else plane.rows
+    return "rows" if by_rows and is_even(rows, parts) else "blocks"
 
 
 def shares_batches(batches: Dim, parts: int) -> bool:
