@@ -28,7 +28,7 @@ FLOW = [
     ["frontend"],
     ["feeds"],
     ["plan.program"],
-    ["codegen.model"],  # a planned program as C text
+    ["codegen.meetings", "codegen.model"],  # a planned program as C text
     ["codegen.levels"],  # several as one
     ["plan"],
     ["run"],
