@@ -224,8 +224,9 @@ def _loops(
     limit = BLOCK_LIMIT if loops and loops[-1].extent in blocks else LANE_LIMIT
     lanes = lane_sums(value, loops[-1], writer, scope, limit) if loops else []
     text = writer.value(value, scope)
-    for name, place in [(names[id(out)], target(index)), *_read(value, names)]:
-        team.note(name, place)
+    if team.parts > 1:  # also where this nest is not shared: then these are nobody's own
+        for name, place in [(names[id(out)], target(index)), *_read(value, names)]:
+            team.note(name, place)
     store = f"{names[id(out)]}[{writer.index(target(index), scope)}] = "
     body = [*scope.lines, store + rounded(text, out.tensor) + ";"]
     shared = shared_loop(loops[:-1] if lanes else loops, team.parts)

@@ -111,7 +111,8 @@ class Team:
 
     def note(self, pointer: str, place: Dim) -> None:
         """Tell a position that the kernel gets at."""
-        self.places.setdefault(pointer, []).append(place)
+        if self.parts > 1:
+            self.places.setdefault(pointer, []).append(place)
 
     def shares(self) -> Shares | None:
         """What belongs to whom, if that is known."""
