@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
+
+from onefold.dev.deadline import deadline
 
 
 def calls(do: Callable[[], Any]) -> int:
@@ -27,17 +28,6 @@ def calls(do: Callable[[], Any]) -> int:
     return count
 
 
-@contextmanager
-def must_end(seconds: float = 60) -> Iterator[None]:
+def must_end(seconds: float = 60) -> AbstractContextManager[None]:
     """Stops what is far beyond any time that it could take."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise TimeoutError(f"no end after {seconds} seconds")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return deadline(seconds, TimeoutError(f"no end after {seconds} seconds"))

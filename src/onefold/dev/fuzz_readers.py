@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import random
 import resource
-import signal
 import sys
 import time
 from collections import Counter
@@ -20,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
+from onefold.dev.deadline import deadline
 from onefold.dev.mutate import mutate
 from onefold.errors import OnefoldError
 from onefold.frontend.onnx import reader as onnx_reader
@@ -105,21 +104,16 @@ READERS: dict[str, Callable[[bytes], None]] = {"tflite": read_tflite, "onnx": re
 def limits(size: int) -> Iterator[None]:
     """Within: `MemoryError` beyond the memory allowed for `size` bytes, `TooSlow` beyond the
     time."""
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise TooSlow
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     now = pages * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
-    previous = signal.signal(signal.SIGALRM, stop)
     resource.setrlimit(resource.RLIMIT_AS,
                        (now + MEMORY_FACTOR * size + MEMORY_BASE, before[1]))
-    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)
     try:
-        yield
+        with deadline(TIME_LIMIT_S, TooSlow()):
+            yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, before)
-        signal.signal(signal.SIGALRM, previous)
 
 
 def attempt(read: Callable[[bytes], None], data: bytes) -> tuple[str, str]:
